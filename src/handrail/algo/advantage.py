@@ -1,0 +1,56 @@
+"""From scores to rewards for each token, and from rewards to advantages."""
+
+import torch
+from torch import Tensor
+
+
+def token_rewards(score: Tensor, kl: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """r_t = -beta KL_t, and + score on the last real token.  Ziegler et al. 2019, eq. 2; Ouyang et al. 2022, eq. 2.
+
+    Carries no gradient: the divergence acts as a reward, not as a loss.
+
+    Args:
+        score: [B] reward of the whole response.
+        kl: [B, T] nats, k1 of the policy that sampled.
+        mask: [B, T] bool.
+        beta: reward per nat.
+
+    Returns:
+        [B, T] reward, zero under the mask.
+
+    Raises:
+        ValueError: a row has no real token, so that there is no place for its score.
+    """
+    lengths = mask.sum(1)
+    if (lengths == 0).any():
+        raise ValueError(f"row {int((lengths == 0).nonzero()[0])} has no token to carry its score")
+    rewards = torch.where(mask, -beta * kl.detach(), 0)
+    rows = torch.arange(len(score), device=score.device)
+    return rewards.index_put((rows, lengths - 1), score.detach().to(rewards.dtype), accumulate=True)
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, bootstrap: Tensor) -> tuple[Tensor, Tensor]:
+    """A_t = sum_l (gamma lam)^l delta_{t+l}  with  delta_t = r_t + gamma V_{t+1} - V_t.  Schulman et al. 2016, eq. 16.
+
+    lam = 1 gives the discounted return minus V, lam = 0 the one-step error.
+
+    Args:
+        rewards: [B, T] reward.
+        values: [B, T] reward; V_t is the critic's at the state before token t.
+        mask: [B, T] bool.
+        gamma: discount per token.
+        lam: decay per token.
+        bootstrap: [B] reward; V after the last token, and 0 where the response ended by itself.
+
+    Returns:
+        advantage [B, T] and returns = advantage + values [B, T], both zero under the mask.
+    """
+    rewards, values = torch.where(mask, rewards, 0), torch.where(mask, values, 0)
+    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+    after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+    delta = rewards + gamma * torch.where(last, bootstrap[:, None], after) - values
+    advantage, carry = torch.zeros_like(values), torch.zeros_like(values[:, 0])
+    for t in reversed(range(mask.shape[1])):
+        carry = torch.where(mask[:, t], delta[:, t] + gamma * lam * carry, 0)
+        advantage[:, t] = carry
+    return advantage, advantage + values

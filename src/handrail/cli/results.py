@@ -1,0 +1,159 @@
+"""What came of a stage or a round, in words a person likes to read."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from handrail.cli.frame import out, shown
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
+
+
+def percent(share: dict[str, Any] | None) -> str:
+    """A share with its interval: 78.1 % (74.3 to 81.6)."""
+    if not share or share.get("value") is None or not math.isfinite(share["value"]):
+        return "unknown"
+    return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
+
+
+# ---- a sentence a stage ----------------------------------------------------------------------------------------------
+
+
+def learnt(stage: str, folder: Path) -> str:
+    """One sentence on what a finished stage has shown, from what it left in its folder; empty where there is nothing to say."""
+    say = SENTENCES.get(stage)
+    return say(folder) if say else ""
+
+
+def _data(folder: Path) -> str:
+    counts = {name: len(lines(folder / f"{name}.jsonl")) for name in ("demonstrations", "rankings", "prompts", "held_out")}
+    parts = [f"{counts['demonstrations']:,} demonstrations"] * (counts["demonstrations"] > 0)
+    parts += [f"{counts['rankings']:,} rankings by people"] * (counts["rankings"] > 0)
+    parts += [f"{counts['prompts']:,} prompts to practise on"]
+    return f"There are {', '.join(parts)}, and {counts['held_out']:,} that are kept for the evaluation alone."
+
+
+def _sft(folder: Path) -> str:
+    loss = read(folder / "summary.json").get("eval_loss")
+    if loss is None:
+        return ""
+    choices = math.exp(min(loss, 20.0))
+    return f"The model imitates the demonstrations; at each token it is as unsure as between {choices:,.1f} equal choices."
+
+
+def _responses(folder: Path) -> str:
+    records = lines(folder / "responses.jsonl")
+    prompts = len({json.dumps(r.get("prompt"), sort_keys=True) for r in records})
+    return f"The model has answered {prompts:,} prompts, {len(records) / max(1, prompts):.0f} times each." if records else ""
+
+
+def _labels(folder: Path) -> str:
+    count = len(lines(folder / "rankings.jsonl"))
+    return f"Simulated labellers have put the answers to {count:,} prompts in order of preference." if count else ""
+
+
+def _reward(folder: Path) -> str:
+    tested = read(folder / "summary.json")
+    if not tested.get("accuracy"):
+        return ""
+    rule = tested.get("length_baseline") or {}
+    beside = f"; going by length alone would reach {100 * rule['value']:.1f} %" if rule.get("value") is not None else ""
+    return f"The reward model tells which of two new responses people prefer in {percent(tested['accuracy'])} of the cases{beside}."
+
+
+def _ppo(folder: Path) -> str:
+    steps = lines(folder / "metrics.jsonl")
+    if not steps:
+        return ""
+    first, last = steps[0], steps[-1]
+    return (
+        f"The policy's mean reward went from {first['reward']:+.2f} to {last['reward']:+.2f}, "
+        f"at {last['kl']:.1f} nats a response away from where it began."
+    )
+
+
+def _evaluation(folder: Path) -> str:
+    found = read(folder / "summary.json")
+    if "win_rate" not in found:
+        return ""
+    return (
+        f"On {found['win_rate']['n']} prompts that no stage has seen, the reply after PPO wins in {percent(found['win_rate'])}; "
+        f"the model before against itself: {percent(found.get('control'))}."
+    )
+
+
+SENTENCES: dict[str, Callable[[Path], str]] = {
+    "data": _data,
+    "sft": _sft,
+    "responses": _responses,
+    "labels": _labels,
+    "reward": _reward,
+    "ppo": _ppo,
+    "evaluation": _evaluation,
+}
+
+
+# ---- the panel at the end -------------------------------------------------------------------------------------------
+
+
+def panel(summary: dict[str, Any], title: str) -> Panel:
+    """The figures of an evaluation, the most important first."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row("win rate", Text(percent(summary.get("win_rate")), "bold green"))
+    grid.add_row("control", Text.assemble(percent(summary.get("control")), ("  the model before against itself: near 50", "dim")))
+    if "gold_before" in summary:
+        gold = f"{summary['gold_before']:+.2f} before, {summary['gold_after']:+.2f} after"
+        grid.add_row("judge's score", Text(gold))
+    if isinstance(summary.get("reward_before"), dict):
+        before, after = summary["reward_before"], summary["reward_after"]
+        grid.add_row("reward", f"{before['mean']:+.2f} before, {after['mean']:+.2f} after")
+    if "kl" in summary:
+        grid.add_row("distance", Text.assemble(f"{summary['kl']:.1f} nats a response", ("  KL from the model before", "dim")))
+    if "length_ratio" in summary:
+        grid.add_row("length", Text.assemble(f"{summary['length_ratio']:.2f} times", ("  of the model before", "dim")))
+    reached = summary.get("reward_accuracy")
+    if reached:
+        ceiling = f"  the labellers' noise allows {100 * reached['ceiling']:.1f} %" if "ceiling" in reached else ""
+        grid.add_row("reward model", Text.assemble(percent(reached), (f"  right on new pairs{ceiling}", "dim")))
+    return Panel(grid, title=title, title_align="left", border_style="green", expand=False)
+
+
+def example(samples: list[dict[str, Any]]) -> Panel | None:
+    """A prompt with its reply before and after: the one whose gain is the median of all, so neither the best nor the worst."""
+    key = next((key for key in ("gold", "reward") if samples and f"{key}_before" in samples[0]), None)
+    if key is None:
+        return None
+    ordered = sorted(samples, key=lambda s: s[f"{key}_after"] - s[f"{key}_before"])
+    sample = ordered[len(ordered) // 2]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    grid.add_row("prompt", Text(shown(sample["prompt"]).strip()))
+    for name in ("before", "after"):
+        score = sample[f"{key}_{name}"]
+        grid.add_row(name, Text.assemble(shown(sample[name]).strip() or "(nothing)", (f"  {score:+.2f}", "dim")))
+    return Panel(grid, title=f"A reply before and after: the median gain of {len(samples)}", title_align="left", expand=False)
+
+
+def following(commands: list[tuple[str, str]]) -> None:
+    """What to type next, each command with what it does."""
+    width = max(len(command) for command, _ in commands)
+    for number, (command, meaning) in enumerate(commands):
+        start = "Next:" if number == 0 else ""
+        out.print(Text.assemble((f"{start:<6}", "bold"), (f"{command:<{width}}", "cyan"), (f"  {meaning}", "dim")), soft_wrap=True)

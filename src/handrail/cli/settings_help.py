@@ -1,0 +1,111 @@
+"""`--help` that teaches: the settings of a verb as a table, made from their schema."""
+
+import importlib
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
+
+from handrail.cli.frame import out
+from handrail.config import Settings
+
+SCHEMAS = {  # where the settings of each verb stand
+    "sft": "handrail.recipes.sft:SFT",
+    "reward": "handrail.recipes.reward:Reward",
+    "ppo": "handrail.recipes.ppo_parts:PPO",
+    "sample": "handrail.recipes.sample:Sample",
+    "evaluate": "handrail.recipes.evaluate:Evaluate",
+    "run": "handrail.pipeline:Round",
+    "demo": "handrail.pipeline:Round",
+}
+
+REQUIRED = "must be given"
+LONG = 16  # characters of a type, beyond which it stands with the meaning
+
+
+class WithSettings(TyperCommand):
+    """A command whose help ends with the table of its settings."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        out.print(table(schema(str(self.name)), str(self.name)))
+
+
+def schema(verb: str) -> type[Settings]:
+    """The settings of a verb.  Imports its recipe."""
+    module, _, name = SCHEMAS[verb].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def table(settings: type[Settings], verb: str) -> Table:
+    """Every setting with its type, its default and what it means."""
+    title = f"Settings of `handrail {verb}`, in the file or as KEY=VALUE"
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column("setting", no_wrap=True)
+    made.add_column("type = default", overflow="fold")
+    made.add_column("meaning", overflow="fold", ratio=1)
+    for key, field in rows(settings):
+        group = nested(field.annotation) is not None
+        of, meaning = kind(field.annotation), field.description or ""
+        if len(of) > LONG:
+            of, meaning = "choice", f"{of}{'; ' if meaning else ''}{meaning}"
+        given = default(field)
+        value = Text(f"{of} = {given}" if given else of) if given != REQUIRED else Text.assemble(of, (f", {REQUIRED}", "bold"))
+        made.add_row(Text(key, "bold cyan" if group else "cyan"), value, Text(meaning))
+    return made
+
+
+def rows(settings: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted key, field) of every setting, those of a group after its own row; plain settings before groups."""
+    fields = sorted(settings.model_fields.items(), key=lambda item: nested(item[1].annotation) is not None)
+    for name, field in fields:
+        yield prefix + name, field
+        group = nested(field.annotation)
+        if group is not None:
+            yield from rows(group, f"{prefix}{name}.")
+
+
+def nested(annotation: Any) -> type[Settings] | None:
+    """The group of settings that a field holds, if it holds one."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def kind(annotation: Any) -> str:
+    """A type as a reader of YAML calls it."""
+    if nested(annotation) is annotation:
+        return "group"
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(value) for value in inner)
+    if origin in (Union, UnionType):
+        return " | ".join(kind(part) for part in inner if part is not NoneType)
+    if origin is list:
+        return f"list of {kind(inner[0])}"
+    if origin is dict or annotation is dict:
+        return "mapping"
+    if hasattr(annotation, "__metadata__"):
+        return kind(inner[0])
+    names = {str: "text", int: "whole number", float: "number", bool: "true | false"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def default(field: FieldInfo) -> str:
+    """The default as it would stand in YAML; a field without one must be given."""
+    if field.is_required():
+        return REQUIRED
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or value is None:
+        return "none"
+    if isinstance(value, Settings):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '""' if value == "" else f"{value:g}" if isinstance(value, float) else str(value)

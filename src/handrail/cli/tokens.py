@@ -1,0 +1,208 @@
+"""`handrail show tokens`: the first batch as the model sees it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from handrail.cli.frame import Assignments, Config, out, shown, verb
+from handrail.cli.verbs import is_round, settings
+from handrail.config import override, read_yaml, validate
+from handrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from handrail.batch import Sequences
+    from handrail.data import Codec
+
+StageName = Annotated[str, typer.Option("--stage", help="sft, reward or ppo.")]
+Rows = Annotated[int, typer.Option("--rows", min=0, help="Sequences shown, 0: all of the batch.")]
+
+
+def add(app: typer.Typer) -> None:
+    app.command("tokens")(tokens)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a sequence, and what becomes of it."""
+
+    id: int
+    text: str
+    special: bool  # stands for itself in the tokenizer: turns, beginning, end
+    trained: bool  # the loss is taken on it, or the score is read at it
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sequence of the batch with a heading."""
+
+    heading: str
+    tokens: list[Token]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is shown: the sequences of the first batch, and what the highlighted tokens are."""
+
+    rows: list[Row]
+    trained: str
+    after: str = ""  # stands behind each sequence
+
+
+@verb
+def tokens(config: Config, assignments: Assignments = None, stage: StageName = "sft", rows: Rows = 4) -> dict:
+    """The first batch as the model sees it: tokens with their ids, the chat template, which of them are trained on.
+
+    Nothing is written. A space is shown as ·, a line break as ⏎; without colours, [ ] holds what is trained on and
+    { } what the template or the tokenizer adds.
+
+    Example:  [bold]handrail show tokens handrail.yaml --stage sft[/]
+    """
+    if stage not in STAGES:
+        raise ConfigError(f"--stage: found '{stage}'", f"one of {', '.join(STAGES)}")
+    with TemporaryDirectory(prefix="handrail-") as scratch:
+        batch = STAGES[stage](prepared(stage, config, assignments or [], Path(scratch)))
+    display(batch, rows or len(batch.rows))
+    counted = {
+        "sequences": len(batch.rows),
+        "tokens": count(batch, "id"),
+        "trained": count(batch, "trained"),
+        "special": count(batch, "special"),
+    }
+    shown_rows = [{"heading": row.heading, "tokens": [vars(token) for token in row.tokens]} for row in batch.rows[: rows or None]]
+    return {"stage": stage, **counted, "rows": shown_rows}
+
+
+def prepared(stage: str, config: Path, assignments: list[str], scratch: Path) -> Any:
+    """The stage's settings.  A round that has not begun gets its data in a scratch folder, so that one can look before."""
+    found = read_yaml(config)
+    if not is_round(found):
+        return settings(stage, config, assignments)
+    from handrail.pipeline import Round, make_data, stage_settings
+
+    whole = validate(Round, {**found, stage: override(found.get(stage) or {}, assignments)}, str(config))
+    if not (Path(whole.out) / "round-1" / "data" / "prompts.jsonl").is_file():
+        make_data(whole, scratch / "round-1" / "data")
+        if stage == "sft":
+            return stage_settings(whole, scratch)[0][stage]
+    stages = stage_settings(whole, Path(whole.out))[0]
+    if stage not in stages:
+        raise ConfigError(f"{config}: this round has no stage '{stage}'", f"one of {', '.join(stages)}")
+    return stages[stage]
+
+
+# ---- the first batch of each stage -----------------------------------------------------------------------------------
+
+
+def sft(cfg: Any) -> Batch:
+    """Prompt and response; the loss is taken on the response."""
+    from handrail.recipes.sft import build
+
+    parts, _ = build(cfg)
+    import torch
+
+    sequences = parts.train[torch.tensor(parts.batches[0])]
+    heads = [f"sequence {n} of {len(sequences)}" for n in range(1, len(sequences) + 1)]
+    rows = [Row(head, read(parts.codec, ids, mask)) for head, (ids, mask) in zip(heads, unpadded(sequences), strict=True)]
+    return Batch(rows, "trained on: the response and its end")
+
+
+def reward(cfg: Any) -> Batch:
+    """Every response of the first rankings; the score is read at the last real token."""
+    from handrail.data import ranking_batch
+    from handrail.recipes.parts import shuffled
+    from handrail.recipes.reward import build
+
+    parts, _ = build(cfg)
+    rankings = [parts.train[i] for i in shuffled(len(parts.train), cfg.batch_size, 0, cfg.seed)]
+    batch = ranking_batch(parts.codec, rankings, parts.model.context)
+    places = [
+        f"ranking {n} of {len(rankings)}, place {place}" + (" of " + str(len(ranking.places)))
+        for n, ranking in enumerate(rankings, 1)
+        for place in ranking.places
+    ]
+    rows = []
+    for head, (ids, _mask) in zip(places, unpadded(batch.sequences), strict=True):
+        rows.append(Row(head, read(parts.codec, ids, [False] * (len(ids) - 1) + [True])))
+    return Batch(rows, "where the score is read: the last real token")
+
+
+def ppo(cfg: Any) -> Batch:
+    """The prompts that the policy answers first."""
+    from handrail.data import Codec, load_prompts
+    from handrail.models import load_tokenizer
+    from handrail.recipes.parts import shuffled
+
+    codec = Codec(load_tokenizer(cfg.policy), cfg.template)
+    prompts = load_prompts(cfg.prompts).records
+    chosen = [prompts[i] for i in shuffled(len(prompts), cfg.batch_size, 0, cfg.seed)]
+    rows = []
+    for number, prompt in enumerate(chosen, 1):
+        ids = codec.encode_prompt(prompt)
+        rows.append(Row(f"prompt {number} of {len(chosen)}", read(codec, ids, [False] * len(ids))))
+    return Batch(rows, "trained on: what the policy writes after ▷", " ▷")
+
+
+STAGES: dict[str, Callable[[Any], Batch]] = {"sft": sft, "reward": reward, "ppo": ppo}
+
+
+def unpadded(sequences: "Sequences") -> Iterator[tuple[list[int], list[bool]]]:
+    """(ids, which of them the response mask covers) of each sequence."""
+    masks: torch.Tensor = sequences.mask
+    for ids, start, length, mask in zip(sequences.ids, sequences.prompt_lengths.tolist(), sequences.lengths.tolist(), masks, strict=True):
+        covered = [False] * start + mask[: length - start].tolist()
+        yield ids[:length].tolist(), covered
+
+
+def read(codec: "Codec", ids: list[int], trained: list[bool]) -> list[Token]:
+    """The tokens with their texts."""
+    special = set(codec.tokenizer.all_special_ids) | {i for i, token in codec.tokenizer.added_tokens_decoder.items() if token.special}
+    return [Token(i, text, i in special, on) for i, text, on in zip(ids, codec.pieces(ids), trained, strict=True)]
+
+
+# ---- on the screen --------------------------------------------------------------------------------------------------
+
+
+def count(batch: Batch, what: str) -> int:
+    """Tokens in all (`id`), or those that are `trained` or `special`."""
+    return sum(what == "id" or getattr(token, what) for row in batch.rows for token in row.tokens)
+
+
+def display(batch: Batch, rows: int) -> None:
+    """The sequences, a legend and the counts."""
+    for row in batch.rows[:rows]:
+        trained = sum(token.trained for token in row.tokens)
+        out.print(Text.assemble((row.heading, "bold"), (f"  {len(row.tokens)} tokens, {trained} highlighted", "dim")))
+        out.print(Text.assemble(*(piece for token in row.tokens for piece in painted(token)), (batch.after, "bold green")), soft_wrap=False)
+        out.print()
+    if len(batch.rows) > rows:
+        out.print(Text(f"... and {len(batch.rows) - rows} more; --rows 0 shows all", "dim"))
+    colour = out.is_terminal and out.color_system is not None
+    marks = ("token", "token") if colour else ("[token:id]", "{token:id}")
+    legend = Text.assemble((marks[0], TRAINED), f"  {batch.trained}    ", (marks[1], SPECIAL), "  from the template or the tokenizer")
+    out.print(legend)
+    total, trained = count(batch, "id"), count(batch, "trained")
+    share = f"{trained:,} highlighted ({100 * trained / max(1, total):.0f} %)"
+    out.print(f"{len(batch.rows)} sequences, {total:,} tokens, {share}, {count(batch, 'special'):,} special")
+
+
+TRAINED, SPECIAL, PLAIN, NUMBER = "black on green", "magenta", "", "dim"
+
+
+def painted(token: Token) -> Iterator[tuple[str, str]]:
+    """A token with its id: in colours, or in brackets where there are none."""
+    text = shown(token.text).replace("\t", "⇥").replace(" ", "·").replace("\n", "⏎") or "∅"
+    colour = out.is_terminal and out.color_system is not None
+    style = TRAINED if token.trained else SPECIAL if token.special else PLAIN
+    before, after = ("", "") if colour else ("[" * token.trained + "{" * token.special, "}" * token.special + "]" * token.trained)
+    yield before + text, f"{style} bold" if token.special and token.trained else style
+    yield f":{token.id}{after}", NUMBER
+    yield " ", ""
+    if "\n" in token.text:
+        yield "\n", ""

@@ -1,0 +1,227 @@
+"""The verbs that train, sample, compare and report."""
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from handrail.cli.frame import Assignments, Config, out, verb
+from handrail.cli.results import example, following, learnt, lines, panel, read
+from handrail.cli.settings_help import WithSettings, schema
+from handrail.config import Settings, load, override, read_yaml, validate
+from handrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from handrail.pipeline import Round
+
+S = TypeVar("S", bound=Settings)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round or of a run.", show_default=False)]
+ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
+Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
+
+
+def add(app: typer.Typer) -> None:
+    """The verbs in the order of a round."""
+    app.command(cls=WithSettings, rich_help_panel="Begin")(run)
+    for stage in (sft, sample, reward, ppo, evaluate):
+        app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
+    app.command(rich_help_panel="Look")(report)
+
+
+def settings(name: str, config: Path, assignments: list[str] | None) -> Settings:
+    """The settings of a stage, from its own file or from a whole round's, which fills in what follows from the round."""
+    found = read_yaml(config)  # before the recipe is imported, which takes seconds
+    given = assignments or []
+    kind = schema(name)
+    if not is_round(found):
+        return load(kind, config, given, section=name)
+    return of_round(found, name, config, given)
+
+
+def is_round(found: dict) -> bool:
+    """Whether the mapping of a file is a whole round's: it has a task, or data of several kinds."""
+    data = found.get("data")
+    return "task" in found or (isinstance(data, dict) and bool(data.keys() & {"demonstrations", "comparisons", "responses", "prompts"}))
+
+
+def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Settings:
+    """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
+    from handrail.pipeline import Round, stage_settings
+
+    whole: Round = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
+    stages = stage_settings(whole, Path(whole.out))[0]
+    if name not in stages:
+        raise ConfigError(f"{config}: this round has no stage '{name}'", f"one of {', '.join(stages)}")
+    return stages[name]
+
+
+def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
+    """Say what a training stage has shown; return it for --json."""
+    out.print(f"[green]✓[/] [bold]{name}[/]  {learnt(name, folder)}")
+    return {"stage": name, "folder": str(folder), "model": str(folder / "model"), "summary": summary or {}}
+
+
+@verb
+def sft(config: Config, assignments: Assignments = None) -> dict:
+    """Teach a model to answer like demonstrations: supervised fine-tuning.
+
+    The loss is taken on the responses alone. The run folder holds the model, the numbers of every step and checkpoints;
+    the same command goes on where it was interrupted.
+
+    Example:  [bold]handrail sft sft.yaml data.path=demonstrations.jsonl model.path=Qwen/Qwen2.5-0.5B lr=2e-5[/]
+    """
+    cfg = settings("sft", config, assignments)
+    from handrail.recipes import sft as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("sft", done.folder, done.summary)
+    following([(f"handrail chat {done.folder}", "talk to it"), (f"handrail report {done.folder}", "its curves")])
+    return result
+
+
+@verb
+def reward(config: Config, assignments: Assignments = None) -> dict:
+    """Learn from comparisons which of two responses people prefer: a reward model.
+
+    Begin with the model after SFT. The test on held-out prompts stands beside what a rule on length alone reaches.
+
+    Example:  [bold]handrail reward reward.yaml model.path=runs/sft data.path=comparisons.jsonl[/]
+    """
+    cfg = settings("reward", config, assignments)
+    from handrail.recipes import reward as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("reward", done.folder, done.summary)
+    following([(f"handrail report {done.folder}", "its curves, accuracy and calibration")])
+    return result
+
+
+@verb
+def ppo(config: Config, assignments: Assignments = None) -> dict:
+    """Improve a model by the reward it earns, held near where it began: PPO.
+
+    Each step the policy answers prompts, the reward model or a Python function scores the answers, and the policy moves
+    a little towards what scored well. What leaving the reference costs is kl.beta.
+
+    Example:  [bold]handrail ppo ppo.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl[/]
+    """
+    cfg = settings("ppo", config, assignments)
+    from handrail.recipes import ppo as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("ppo", done.folder, done.summary)
+    start = cfg.policy.path  # type: ignore[attr-defined]
+    following(
+        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
+    )
+    return result
+
+
+@verb
+def sample(config: Config, assignments: Assignments = None) -> dict:
+    """Write responses of a model to prompts, K to each, as records for people or judges.
+
+    A row depends on its prompt and its seed alone, so the same command writes the same file.
+
+    Example:  [bold]handrail sample sample.yaml model.path=runs/sft prompts.path=prompts.jsonl responses=4[/]
+    """
+    cfg = settings("sample", config, assignments)
+    from handrail.recipes import sample as recipe
+
+    records = recipe.run(cfg)  # type: ignore[arg-type]
+    path = cfg.out  # type: ignore[attr-defined]
+    out.print(f"[green]✓[/] {len(records):,} responses in {path}")
+    return {"stage": "sample", "out": path, "responses": len(records)}
+
+
+@verb
+def evaluate(config: Config, assignments: Assignments = None) -> dict:
+    """Ask a judge whether the model after is better than the model before, on held-out prompts.
+
+    The win rate comes with an interval, and with a control: the model before against itself.
+
+    Example:  [bold]handrail evaluate evaluate.yaml before.path=runs/sft after.path=runs/ppo reward=runs/reward[/]
+    """
+    cfg = settings("evaluate", config, assignments)
+    from handrail.recipes import evaluate as recipe
+
+    summary = recipe.run(cfg)  # type: ignore[arg-type]
+    folder = Path(cfg.out)  # type: ignore[attr-defined]
+    out.print(panel(summary, "After against before"))
+    if shown := example(lines(folder / "samples.jsonl")):
+        out.print(shown)
+    following([(f"{folder / 'samples.jsonl'}", "every reply, before and after")])
+    return {"stage": "evaluate", "folder": str(folder), "summary": summary}
+
+
+@verb
+def run(config: Config, assignments: Assignments = None) -> dict:
+    """Do a whole round from one file: SFT, reward model, PPO, evaluation, report.
+
+    A finished stage is skipped while its settings and what it reads stay the same; an interrupted one goes on.
+
+    Example:  [bold]handrail run handrail.yaml ppo.steps=50[/]
+    """
+    read_yaml(config)  # before the recipes are imported, which takes seconds
+    from handrail.pipeline import Round
+
+    cfg = load(Round, config, assignments or [])
+    return whole_round(
+        cfg, (f"handrail run {config} ppo.steps={2 * cfg.ppo.get('steps', 25)}", "another setting; what it does not touch is kept")
+    )
+
+
+def whole_round(cfg: "Round", then: tuple[str, str]) -> dict:
+    """Do the round, show what came of it and what to type next, `then` at last; return its summary."""
+    from handrail import pipeline
+
+    summary = pipeline.run(cfg)
+    folder = Path(cfg.out)
+    last = folder / f"round-{cfg.rounds}"
+    start = folder / "round-1" / "sft"
+    before = start if start.exists() else cfg.model.path
+    tell_story(folder)
+    if shown := example(lines(last / "evaluation" / "samples.jsonl")):
+        out.print(shown)
+    out.print(panel(summary, cfg.title or (cfg.task.name if cfg.task else "The round")))
+    report_file = folder / "report.html"
+    following(
+        [
+            (str(report_file), "the report: open it in a browser"),
+            (f"handrail chat {before} {last / 'ppo'}", "before and after, side by side"),
+            then,
+        ]
+    )
+    return {"folder": str(folder), "report": str(report_file), "summary": summary}
+
+
+def tell_story(folder: Path) -> None:
+    """A sentence a stage on what was learnt."""
+    grid = Table.grid(padding=(0, 2))
+    for stage in read(folder / "round.json").get("stages", []):
+        if sentence := learnt(stage["name"], Path(stage["folder"])):
+            grid.add_row(Text(stage["name"], "bold"), sentence)
+    out.print()
+    out.print(grid)
+
+
+@verb
+def report(run: RunFolder, file: ReportFile = None, open_it: Open = False) -> dict:
+    """Write one HTML file over a round or a run: curves, accuracy, replies, one response token by token.
+
+    The file opens from disk, offline, and prints.
+
+    Example:  [bold]handrail report runs/demo-movie-night-0 --open[/]
+    """
+    from handrail.inspector import write_report
+
+    target = file or run / "report.html"
+    write_report(run, target)
+    out.print(f"[green]✓[/] {target}")
+    if open_it:
+        webbrowser.open(target.resolve().as_uri())
+    return {"report": str(target)}

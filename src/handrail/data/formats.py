@@ -1,0 +1,248 @@
+"""The formats that are read, each a few lines: how to tell it, and how a row becomes records.
+
+A reader raises `Drop` for a row that is left out by a rule, DataError for one that is wrong.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Any
+
+from pydantic import ValidationError
+
+from handrail.data import fields
+from handrail.data.fields import Drop, wrong
+from handrail.data.files import Row
+from handrail.records import Demonstration, Message, Prompt, Ranking, Rating, Response, Role
+
+Record = Prompt | Demonstration | Response | Ranking | Rating
+Found = Sequence[Record]
+
+_EQUAL = "equal responses in different places"
+_OTHER_PROMPT = "chosen and rejected answer different prompts"
+_ASSISTANT = "\n\nAssistant:"
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+_SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A shape of rows.  `needs` are the fields that tell it; of `a|b` one is enough."""
+
+    name: str
+    makes: type
+    needs: tuple[str, ...]
+    may: tuple[str, ...]
+    says: str
+    read: Callable[[Row], Found]
+    tells: Callable[[dict[str, Any]], bool] = lambda values: True
+
+    def fits(self, values: dict[str, Any]) -> bool:
+        return all(any(values.get(name) is not None for name in need.split("|")) for need in self.needs) and self.tells(values)
+
+    @property
+    def fields(self) -> set[str]:
+        return {name for need in (*self.needs, *self.may) for name in need.split("|")}
+
+
+def _one(values: dict[str, Any], *names: str) -> str:
+    """The first of `names` that the row has; the first at all if none."""
+    return next((name for name in names if values.get(name) is not None), names[0])
+
+
+def _reply(row: Row, field: str) -> str:
+    """A response as text or as a list with the assistant's message."""
+    if not isinstance(row.values.get(field), list):
+        return fields.text(row, field)
+    turns = fields.messages(row, field)
+    if len(turns) != 1 or turns[0].role != "assistant":
+        raise wrong(row, f"'{field}' has messages of the roles: {fields.roles(turns)}", "one message of the assistant")
+    return turns[0].content
+
+
+def _prompt(row: Row) -> Found:
+    return [fields.prompt(row)]
+
+
+def _line(row: Row) -> Found:
+    return [Prompt.of(fields.text(row, "text"))]
+
+
+def _messages_prompt(row: Row) -> Found:
+    turns = fields.messages(row, "messages")
+    if turns and turns[-1].role == "assistant":
+        turns = turns[:-1]
+    return [fields.prompt_of_messages(row, turns, fields.meta(row))]
+
+
+def _completion(row: Row) -> Found:
+    response = _reply(row, _one(row.values, "response", "completion"))
+    return [Demonstration(prompt=fields.prompt(row), response=response, author=fields.text_or(row, "author"))]
+
+
+def _messages(row: Row) -> Found:
+    prompt, response = fields.dialogue(row, "messages")
+    return [Demonstration(prompt=prompt, response=response, author=fields.text_or(row, "author"))]
+
+
+def _alpaca(row: Row) -> Found:
+    return [Demonstration(prompt=_asked(row), response=fields.text(row, "output"))]
+
+
+def _instruction(row: Row) -> Found:
+    return [_asked(row)]
+
+
+def _asked(row: Row) -> Prompt:
+    """Alpaca's instruction, and its input in a paragraph of its own."""
+    parts = (fields.text(row, "instruction").strip(), fields.text_or(row, "input").strip())
+    return fields.prompt_of_text(row, "\n\n".join(part for part in parts if part))
+
+
+def _comparison(row: Row) -> Found:
+    """{"prompt", "chosen", "rejected"}; the two may be text, the assistant's message, or whole conversations."""
+    if all(isinstance(row.values.get(side), list) and len(row.values[side]) > 1 for side in ("chosen", "rejected")):
+        return _conversations(row)
+    return _pair(row, fields.prompt(row), _reply(row, "chosen"), _reply(row, "rejected"))
+
+
+def _conversations(row: Row) -> Found:
+    """{"chosen", "rejected"} as conversations that differ in the assistant's last message."""
+    prompt, chosen = fields.dialogue(row, "chosen")
+    other, rejected = fields.dialogue(row, "rejected")
+    if prompt != other:
+        raise Drop(_OTHER_PROMPT)
+    return _pair(row, prompt, chosen, rejected)
+
+
+def _transcripts(row: Row) -> Found:
+    """{"chosen", "rejected"} as transcripts; the prompt is what both have in common up to the last Assistant turn."""
+    sides = fields.text(row, "chosen"), fields.text(row, "rejected")
+    if sides[0] == sides[1]:
+        raise Drop(_EQUAL)
+    common = commonprefix(sides)  # noqa: RUF071 - by characters is what is meant
+    cut = common.rfind(_ASSISTANT)
+    chosen, rejected = (side[cut + len(_ASSISTANT) :] for side in sides)
+    if cut < 0 or any("\n\nHuman:" in reply for reply in (chosen, rejected)):
+        raise Drop(_OTHER_PROMPT)
+    turns = _turns(common[:cut])
+    if not fields.waits(turns) or any(_ASSISTANT in reply for reply in (chosen, rejected)):
+        raise Drop("turns of the transcript out of order")
+    return _pair(row, fields.prompt_of_messages(row, turns, {}), chosen.strip(), rejected.strip())
+
+
+def _turns(transcript: str) -> list[Message]:
+    """The turns of a transcript; none if something stands before the first."""
+    before, *rest = _TURN.split(transcript)
+    turns = zip(rest[::2], rest[1::2], strict=True)
+    return [] if before.strip() else [Message(role=_SPEAKERS[who], content=said.strip()) for who, said in turns]
+
+
+def _pair(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Found:
+    return [_judged(row, prompt, (chosen, rejected), (1, 2))]
+
+
+def _ranking(row: Row) -> Found:
+    places = fields.whole_numbers(row, _one(row.values, "places", "ranks"))
+    return [_judged(row, fields.prompt(row), fields.texts(row, "responses"), places)]
+
+
+def _judged(row: Row, prompt: Prompt, responses: tuple[str, ...], places: tuple[int, ...]) -> Ranking:
+    """A ranking, with what the row says about it besides."""
+    weight = fields.number_or(row, "weight", 1.0)
+    if weight < 0:
+        raise wrong(row, f"'weight' is {weight:g}", "0 or more")
+    try:
+        ranking = Ranking(
+            prompt=prompt,
+            responses=responses,
+            places=places,
+            labeller=fields.text_or(row, "labeller"),
+            margin=fields.number_or(row, "margin", 0.0),
+            weight=weight,
+            models=fields.texts(row, "models") if row.values.get("models") else (),
+        )
+    except ValidationError as error:
+        found = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise wrong(row, found, "two or more responses and a place for each, 1 for the best, equal places for ties") from None
+    if any(responses[better] == responses[worse] for better, worse in ranking.pairs()):
+        raise Drop(_EQUAL)
+    return ranking
+
+
+def _rating(row: Row) -> Found:
+    rating = Rating(
+        prompt=fields.prompt(row),
+        response=_reply(row, "response"),
+        score=fields.number(row, "score"),
+        criterion=fields.text_or(row, "criterion"),
+        labeller=fields.text_or(row, "labeller"),
+    )
+    return [rating]
+
+
+def _response(row: Row) -> Found:
+    about = {name: row.values[name] for name in ("model", "finish", "seed") if row.values.get(name) is not None}
+    prompt, said = fields.prompt(row), _reply(row, _one(row.values, "text", "response"))
+    try:
+        return [Response.model_validate({"prompt": prompt, "text": said, **about})]
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise wrong(row, f"'{fault['loc'][0]}' is {fault['input']!r:.40}", fault["msg"]) from None
+
+
+def _candidates(row: Row) -> Found:
+    prompt, answers = _asked(row), Row(row.where, fields.value(row, "responses"))
+    return [Response(prompt=prompt, text=fields.text(answers, model), model=model) for model in answers.values]
+
+
+def _is_transcripts(values: dict[str, Any]) -> bool:
+    return all(isinstance(values[side], str) and _TURN.match(values[side]) for side in ("chosen", "rejected"))
+
+
+def _is_candidates(values: dict[str, Any]) -> bool:
+    return isinstance(values["responses"], dict)
+
+
+def _is_conversations(values: dict[str, Any]) -> bool:
+    return isinstance(values["chosen"], list) and isinstance(values["rejected"], list)
+
+
+_ABOUT = ("labeller", "margin", "weight", "models")
+
+# Those of one type of record are tried in this order: what needs more fields comes first.
+FORMATS = (
+    Format("comparison", Ranking, ("prompt", "chosen", "rejected"), _ABOUT, "chosen is preferred to rejected", _comparison),
+    Format(
+        "conversations", Ranking, ("chosen", "rejected"), _ABOUT, "prompt = messages before the last", _conversations, _is_conversations
+    ),
+    Format(
+        "transcripts",
+        Ranking,
+        ("chosen", "rejected"),
+        _ABOUT,
+        "prompt = common prefix up to the last Assistant turn",
+        _transcripts,
+        _is_transcripts,
+    ),
+    Format("ranking", Ranking, ("prompt", "responses", "places|ranks"), _ABOUT, "responses in their places, 1 the best", _ranking),
+    Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller"), "score of a response", _rating),
+    Format("completion", Demonstration, ("prompt", "response|completion"), ("author",), "prompt, and the response to it", _completion),
+    Format("messages", Demonstration, ("messages",), ("author",), "the assistant's last message -> response", _messages),
+    Format("alpaca", Demonstration, ("instruction", "output"), ("input",), "instruction + input -> prompt, output -> response", _alpaca),
+    Format("response", Response, ("prompt", "text|response"), ("model", "finish", "seed"), "what a model answered", _response),
+    Format(
+        "candidates",
+        Response,
+        ("instruction", "responses"),
+        ("input",),
+        "instruction + input -> prompt, one response a model",
+        _candidates,
+        _is_candidates,
+    ),
+    Format("prompt", Prompt, ("prompt",), (), "the prompt alone", _prompt),
+    Format("messages", Prompt, ("messages",), ("meta",), "messages up to the last of the user", _messages_prompt),
+    Format("instruction", Prompt, ("instruction",), ("input",), "instruction + input -> prompt", _instruction),
+    Format("lines", Prompt, ("text",), (), "each line a prompt", _line),
+)

@@ -1,0 +1,42 @@
+"""Win rates with intervals, reward-model accuracy and calibration, text overlap, and the judges behind them."""
+
+from handrail.evaluate.accuracy import (
+    Accuracy,
+    Bin,
+    LengthRule,
+    accuracy,
+    calibration,
+    expected_calibration_error,
+    labeller_agreement,
+    length_rule_accuracy,
+    pair_differences,
+)
+from handrail.evaluate.function import RewardFunction, load_function, total
+from handrail.evaluate.judges import FunctionJudge, Judge, RewardModelJudge
+from handrail.evaluate.overlap import bleu, distinct_n, repetition, rouge_l
+from handrail.evaluate.winrate import WinRate, bootstrap, win_rate
+
+__all__ = [
+    "Accuracy",
+    "Bin",
+    "FunctionJudge",
+    "Judge",
+    "LengthRule",
+    "RewardFunction",
+    "RewardModelJudge",
+    "WinRate",
+    "accuracy",
+    "bleu",
+    "bootstrap",
+    "calibration",
+    "distinct_n",
+    "expected_calibration_error",
+    "labeller_agreement",
+    "length_rule_accuracy",
+    "load_function",
+    "pair_differences",
+    "repetition",
+    "rouge_l",
+    "total",
+    "win_rate",
+]

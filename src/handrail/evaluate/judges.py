@@ -1,0 +1,74 @@
+"""Who says which response is better: a Python function (a built-in task's gold is one) or a reward model."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from handrail.batch import Sequences
+from handrail.evaluate.function import Messages, RewardFunction, load_function, total
+from handrail.records import Prompt
+
+if TYPE_CHECKING:  # importing a model costs seconds that a judge by function need not wait
+    from handrail.data import Codec
+    from handrail.models import ScalarModel
+
+
+class Judge(Protocol):
+    """Gives each response a score; the higher one is preferred."""
+
+    name: str
+
+    def score(self, prompts: list[Prompt], responses: list[str]) -> list[float]:
+        """One finite number a response, in the order of `responses`."""
+        ...
+
+
+def messages(prompt: Prompt) -> Messages:
+    """A prompt as the list of {"role", "content"} that functions of the user are given."""
+    return [{"role": m.role, "content": m.content} for m in prompt.messages]
+
+
+class FunctionJudge:
+    """A function of the user as a judge.  `function` is a spec for `load_function`, or an object that can be called."""
+
+    def __init__(self, function: str | Callable, name: str = ""):
+        if isinstance(function, RewardFunction):
+            self.function = function
+        elif isinstance(function, str):
+            self.function = load_function(function)
+        else:
+            self.function = RewardFunction(function, name or getattr(function, "__name__", "the function"))
+        self.name = name or self.function.name
+
+    def parts(self, prompts: list[Prompt], responses: list[str]) -> list[dict[str, float]]:
+        """The named parts of each score; {"total": score} where the function returns numbers.  Raises RewardError."""
+        values = self.function([messages(p) for p in prompts], responses)
+        return [v if isinstance(v, dict) else {"total": v} for v in values]
+
+    def score(self, prompts: list[Prompt], responses: list[str]) -> list[float]:
+        """The function's number, its part "total", or the sum of its parts.  Raises RewardError."""
+        return [total(parts) for parts in self.parts(prompts, responses)]
+
+
+class RewardModelJudge:
+    """A reward model as a judge; the score is the normalised one."""
+
+    def __init__(self, model: "ScalarModel", codec: "Codec", name: str = "reward model", rows: int = 64):
+        self.model, self.codec, self.name, self.rows = model, codec, name, rows
+
+    @torch.no_grad()
+    def score(self, prompts: list[Prompt], responses: list[str]) -> list[float]:
+        """The reward of each response with its end token, in standard deviations of the reference's responses."""
+        pairs = [
+            (self.codec.encode_prompt(prompt), self.codec.encode_response(response, end=True))
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+        scores = [0.0] * len(pairs)
+        for start in range(0, len(order), self.rows):
+            rows = order[start : start + self.rows]
+            found = self.model.score(Sequences.of([pairs[i] for i in rows])).tolist()
+            for i, value in zip(rows, found, strict=True):
+                scores[i] = value
+        return scores

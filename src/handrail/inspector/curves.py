@@ -1,0 +1,97 @@
+"""Which curves a run's metrics make, and how to read each."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from handrail.inspector import words
+from handrail.inspector.folders import Part, Round, RunFolder, finite
+from handrail.inspector.svg import Series, line_chart
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its caption and how to read it."""
+
+    caption: str
+    svg: Markup
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A curve over the steps of a run: which keys of its metrics, in which unit, and how to read it."""
+
+    keys: tuple[str, ...]
+    caption: str
+    unit: str
+    note: str = ""
+
+
+MAIN = {
+    "ppo": [
+        Panel(("reward",), "Reward", "reward", "The reward model’s mean score: what PPO pushes up."),
+        Panel(
+            ("gold",),
+            "Gold",
+            "gold score",
+            "What people truly prefer; PPO never sees it. It should rise with the reward.",
+        ),
+        Panel(("kl",), "KL to the reference", "nats a response", "How far the policy has moved from where it began."),
+        Panel(("length",), "Length", "tokens a response", "Replies that only grow are a warning."),
+        Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
+        Panel(("clip_fraction",), "Clip fraction", "share of tokens", "Tokens that moved further than the clip allows."),
+        Panel(("value_loss",), "Value loss", "reward²", "The critic’s squared error."),
+        Panel(
+            ("explained_variance",),
+            "Explained variance",
+            "share",
+            "Of the returns, by the critic; 1 is perfect, 0 is a constant.",
+        ),
+    ],
+    "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
+    "reward": [
+        Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
+        Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
+    ],
+}
+TITLES = {"ppo": "PPO", "sft": "SFT", "reward": "Reward model", "": "Run"}
+COLOURS = {"reward": "reward", "gold": "gold", "eval_loss": "gold", "eval_accuracy": "gold"}
+SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
+
+
+def curves(part: Part, rounds: int) -> list[tuple[str, list[Chart], list[Chart]]]:
+    """(title, charts, further charts) for each run of a round, PPO first."""
+    found = []
+    order = {"ppo": 0, "reward": 1, "sft": 2}
+    for run in sorted(part.runs, key=lambda r: order.get(r.kind, 3)):
+        charts = [chart for panel in MAIN.get(run.kind, []) if (chart := drawn(panel, run))]
+        used = {key for panel in MAIN.get(run.kind, []) for key in panel.keys} | set(SIDE)
+        other = sorted((k for k in run.names() if k not in used), key=lambda k: not k.startswith("gold."))
+        more = [chart for key in other if (chart := drawn(Panel((key,), key, ""), run))]
+        if charts or more:
+            title = TITLES.get(run.kind, run.name) or run.name
+            found.append((f"Round {part.number}: {title}" if rounds > 1 else title, charts, more))
+    return found
+
+
+def drawn(panel: Panel, run: RunFolder) -> Chart | None:
+    """The panel's curve, or None where the run has none of its keys."""
+    series = [Series(key.replace("_", " "), COLOURS.get(key, "plain"), run.series(key)) for key in panel.keys]
+    series = [s for s in series if s.points]
+    if not series:
+        return None
+    return Chart(panel.caption, line_chart(series, panel.unit, "step", panel.caption), panel.note)
+
+
+def alone(found: Round) -> str:
+    """The heading where there is no win rate: what each run did to its first curve."""
+    said = []
+    for run in found.last.runs:
+        for panel in MAIN.get(run.kind, []):
+            points = [p for p in run.series(panel.keys[0]) if finite(p[1]) is not None]
+            if points:
+                moved = words.change_of(points[0][1], points[-1][1])
+                said.append(f"{TITLES[run.kind]}: {panel.caption[0].lower()}{panel.caption[1:]} {moved} in {len(points)} steps")
+                break
+    return "; ".join(said) or found.title

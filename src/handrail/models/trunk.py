@@ -1,0 +1,117 @@
+"""One frozen backbone under all four roles: each is an adapter, the critic and the reward model with a head of theirs."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel
+
+from handrail.errors import ModelError
+from handrail.models.adapters import adapter_tensors, add_adapter, fill_adapter, lora_config, lora_layers, read_adapter
+from handrail.models.language import LanguageModel
+from handrail.models.load import load_causal, resolve
+from handrail.models.scalar import ScalarModel, classifier
+from handrail.models.settings import Lora, ModelSettings
+from handrail.models.weights import base_identity, owned
+
+
+class OneTrunk:
+    """Policy, reference, critic and reward model over one backbone; they are used like models of their own.
+
+    Trained are the policy's adapter, the critic's adapter and the critic's head.  The reference is the policy's
+    adapter as it was at the start.  The critic starts from the reward model, or with a head of zeros.  With
+    `shared` the critic has no adapter: it is a head on the policy's hidden states, and
+    `policy.logp_entropy_values` gives both roles' output from one forward.
+
+    Args:
+        hf: the backbone, without adapters; it is changed in place.
+        lora: of the policy, and of the critic where there is no reward model.
+        reward: folder of a reward model that was trained with `lora` on the same backbone, or "".
+        start: folder of an adapter that the policy starts from, or "": a fresh one, which changes nothing yet.
+
+    Raises:
+        ModelError: the reward model has no adapter, or was trained on another backbone.
+    """
+
+    def __init__(self, hf: PreTrainedModel, lora: Lora, reward: str = "", start: str = "", shared: bool = False, autocast: bool = False):
+        rewarded = RewardAdapter(reward, hf) if reward else None
+        hf.requires_grad_(False)
+        own, tensors = read_adapter(Path(start)) if start else (lora_config(lora, hf.name_or_path), None)
+        for role in ("policy", "reference"):
+            add_adapter(hf, own, role)
+        if tensors:
+            fill_adapter(hf, "policy", tensors)
+        fill_adapter(hf, "reference", adapter_tensors(hf, "policy"))
+
+        self.hf, self.reward = hf, None
+        if rewarded:
+            add_adapter(hf, rewarded.config, "reward")
+            fill_adapter(hf, "reward", rewarded.tensors)
+        if not shared:
+            add_adapter(hf, rewarded.config if rewarded else own, "critic")
+            if rewarded:
+                fill_adapter(hf, "critic", rewarded.tensors)
+        for layer in lora_layers(hf).values():
+            layer._active_adapter = ["policy"]  # what generates from the backbone meets the policy
+        hf.requires_grad_(False)
+
+        self.policy = LanguageModel(hf, autocast, adapter="policy")
+        self.reference = LanguageModel(hf, autocast, adapter="reference").freeze()
+        critic = classifier(hf, hf.base_model, "zero")
+        self.critic = ScalarModel(critic, autocast, adapter="critic", forward=self.policy.forward if shared else None)
+        if rewarded:
+            scorer = classifier(hf, hf.base_model, "zero")
+            scorer.config.handrail = {"mean": rewarded.mean, "std": rewarded.std}
+            self.reward = ScalarModel(scorer, autocast, adapter="reward")
+            with torch.no_grad():
+                self.reward.head.weight.copy_(rewarded.head)
+                if not shared:  # on the policy's hidden states the reward model's head means nothing
+                    self.critic.head.weight.copy_(rewarded.head / rewarded.std)
+                    self.critic.mean = rewarded.mean / rewarded.std
+            self.reward.freeze()
+        if shared:
+            self.policy.critic = self.critic.read
+        for role in (self.policy, self.critic):
+            for parameter in owned(role.causal if isinstance(role, LanguageModel) else role.hf, role.adapter).values():
+                parameter.requires_grad_(True)
+
+    @classmethod
+    def load(cls, settings: ModelSettings, reward: str = "", shared: bool = False, start: str = "") -> "OneTrunk":
+        """From the settings of the policy; its `lora` defaults to `Lora()`.  Raises ModelError."""
+        hf = load_causal(settings.model_copy(update={"lora": None}))
+        return cls(hf, settings.lora or Lora(), reward, start, shared, settings.autocast)
+
+    def state(self) -> dict[str, Tensor]:
+        """What is trained: the adapters and heads of policy and critic."""
+        parts = {"policy": self.policy.state(), "critic": self.critic.state()}
+        return {f"{role}/{name}": tensor for role, tensors in parts.items() for name, tensor in tensors.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """What `state` returned.  Raises ModelError where a name or a shape differs."""
+        for role, model in (("policy", self.policy), ("critic", self.critic)):
+            model.load_state({n.removeprefix(f"{role}/"): t for n, t in state.items() if n.startswith(f"{role}/")})
+
+
+class RewardAdapter:
+    """The adapter and the head of a reward model's folder, checked to belong to this backbone.  Raises ModelError."""
+
+    def __init__(self, reward: str, hf: PreTrainedModel):
+        folder = Path(resolve(reward))
+        if not (folder / "adapter" / "head.safetensors").is_file():
+            raise ModelError(
+                f"{reward}: a reward model without an adapter" if folder.exists() else f"{reward}: there is no such folder",
+                "on one trunk, a reward model that was trained with lora on the policy's own model",
+                "train it with model.lora.rank=16, or use separate models",
+            )
+        kept: dict[str, Any] = getattr(AutoConfig.from_pretrained(folder), "handrail", {})
+        if kept.get("base") != base_identity(hf.base_model):
+            raise ModelError(
+                f"{reward}: a reward model that was trained on another model than {hf.name_or_path}",
+                "on one trunk, the same weights in the same dtype under policy and reward model",
+                "train the reward model with lora from the policy's path, or use separate models",
+            )
+        self.mean, self.std = float(kept["mean"]), float(kept["std"])
+        self.config, self.tensors = read_adapter(folder / "adapter")
+        self.head = load_file(folder / "adapter" / "head.safetensors")["weight"]

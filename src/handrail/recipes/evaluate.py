@@ -1,0 +1,145 @@
+"""Is the model after better than the model before?  By preference, with an interval and a control.
+
+Both answer the same held-out prompts.  The win rate counts how often the judge prefers the answer of the model after;
+the control lets the model before play against itself with other seeds, and must lie near one half.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from handrail.algo.kl import kl_k1
+from handrail.algo.stats import masked_mean
+from handrail.batch import Rollout, Sequences
+from handrail.config import Settings
+from handrail.data import Codec, Source, load_demonstrations, load_prompts, within_context
+from handrail.evaluate import FunctionJudge, RewardModelJudge, bleu, distinct_n, repetition, rouge_l, win_rate
+from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_causal, load_tokenizer
+from handrail.recipes.parts import derive, machine, shuffled, slices
+from handrail.recipes.progress import cumulative, progress
+from handrail.records import Prompt
+from handrail.rollout import NativeEngine, Sampling
+
+
+class Evaluate(Settings):
+    """Settings of `handrail evaluate`."""
+
+    out: str = Field("evaluation", description="the folder of summary.json and samples.jsonl")
+    seed: int = 0
+    before: ModelSettings
+    after: ModelSettings
+    prompts: Source = Field(description="held-out prompts")
+    references: Source | None = Field(None, description="demonstrations for ROUGE-L and BLEU")
+    function: str = Field("", description="a judge: file.py:name or package.module:name")
+    reward: str = Field("", description="a reward model's folder; the judge where there is no function")
+    template: Literal["auto", "chat", "plain"] = "auto"
+    limit: int = Field(512, ge=0, description="prompts, 0: all")
+    sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _a_judge(self) -> "Evaluate":
+        if not self.function and not self.reward:
+            raise ValueError("give a judge: function, reward, or both")
+        return self
+
+
+def run(cfg: Evaluate) -> dict:
+    """Compare, write the folder, return the summary."""
+    machine()
+    prompts = load_prompts(cfg.prompts).records
+    if cfg.limit and cfg.limit < len(prompts):
+        prompts = [prompts[i] for i in shuffled(len(prompts), cfg.limit, 0, derive(cfg.seed, "limit"))]
+    codec = Codec(load_tokenizer(cfg.before), cfg.template)
+    before, after = (LanguageModel(load_causal(m), m.autocast).freeze() for m in (cfg.before, cfg.after))
+    prompts, _ = within_context(codec, prompts, before.context - cfg.sampling.max_new_tokens)
+    ids = [codec.encode_prompt(p) for p in prompts]
+    engine = NativeEngine(codec.tokenizer, codec.end_ids)
+    rollouts: dict[str, Rollout] = {}
+    with progress("evaluate", 3 * len(ids)) as advance:
+        for name, policy in (("before", before), ("control", before), ("after", after)):
+            engine.sync(policy)
+            seeds = [derive(cfg.seed, name, i) for i in range(len(ids))]
+            rollouts[name] = engine.generate(ids, seeds, cfg.sampling, cumulative(advance))
+    texts = {name: [codec.decode(r) for r in rollout.responses()] for name, rollout in rollouts.items()}
+
+    summary: dict = {
+        "prompts": len(prompts),
+        "kl": divergence(after, before, rollouts["after"], cfg.sampling.temperature),
+    }
+    summary |= {f"length_{name}": float(rollouts[name].response_lengths.float().mean()) for name in ("before", "after")}
+    summary["length_ratio"] = summary["length_after"] / summary["length_before"]
+    summary |= {f"ended_{name}": float(rollouts[name].ended.float().mean()) for name in ("before", "after")}
+    samples: list[dict] = [
+        {"prompt": p.text, "before": b, "after": a} for p, b, a in zip(prompts, texts["before"], texts["after"], strict=True)
+    ]
+    summary |= judged(cfg, codec, prompts, texts, samples)
+    summary |= overlap(cfg, prompts, texts, samples)
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "samples.jsonl").write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples), encoding="utf-8")
+    (out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+@torch.no_grad()
+def divergence(after: LanguageModel, before: LanguageModel, rollout: Rollout, temperature: float) -> float:
+    """KL(after || before) in nats a response, by k1 on the responses of the model after."""
+    sequences: Sequences = rollout.sequences.to(after.device)
+    total = 0.0
+    for index in slices(sequences.lengths.cpu(), 8192):
+        part = sequences[index.to(after.device)]
+        total += float(masked_mean(kl_k1(after.logp(part, temperature), before.logp(part, temperature)), part.mask, 1))
+    return total / len(rollout)
+
+
+def judged(cfg: Evaluate, codec: Codec, prompts: list[Prompt], texts: dict[str, list[str]], samples: list[dict]) -> dict:
+    """Win rate and control by the judge, means of each judge's scores and parts; fills in the samples."""
+    found: dict = {}
+    scores: dict[str, list[float]] = {}
+    if cfg.reward:
+        settings = ModelSettings(path=cfg.reward, dtype=cfg.before.dtype, autocast=cfg.before.autocast)
+        model = RewardModelJudge(ScalarModel.load(settings).freeze(), codec)
+        scores = {name: model.score(prompts, texts[name]) for name in texts}
+        found["judge"] = model.name
+        for name in ("before", "after"):
+            values = torch.tensor(scores[name])
+            found[f"reward_{name}"] = {"mean": float(values.mean()), "sd": float(values.std(correction=0))}
+            for sample, value in zip(samples, scores[name], strict=True):
+                sample[f"reward_{name}"] = value
+        found["reward_win_rate"] = asdict(win_rate(scores["after"], scores["before"], cfg.seed))
+    if cfg.function:
+        function = FunctionJudge(cfg.function)
+        scores = {name: function.score(prompts, texts[name]) for name in texts}
+        found["judge"] = function.name
+        for name in ("before", "after"):
+            parts = function.parts(prompts, texts[name])
+            found[f"gold_{name}"] = sum(scores[name]) / len(prompts)
+            found[f"parts_{name}"] = {k: sum(p[k] for p in parts) / len(parts) for k in parts[0] if k != "total"}
+            for sample, value, part in zip(samples, scores[name], parts, strict=True):
+                sample[f"gold_{name}"], sample[f"parts_{name}"] = value, part
+    found["win_rate"] = asdict(win_rate(scores["after"], scores["before"], cfg.seed))
+    found["control"] = asdict(win_rate(scores["control"], scores["before"], cfg.seed))
+    return found
+
+
+def overlap(cfg: Evaluate, prompts: list[Prompt], texts: dict[str, list[str]], samples: list[dict]) -> dict:
+    """Variety of the responses, and ROUGE-L and BLEU against demonstrations where there are some."""
+    found: dict = {}
+    for name in ("before", "after"):
+        found[f"distinct_{name}"] = distinct_n(texts[name], 2)
+        found[f"repetition_{name}"] = repetition(texts[name], 3)
+    if not cfg.references:
+        return found
+    references = {d.prompt.text: d.response for d in load_demonstrations(cfg.references).records}
+    known = [i for i, p in enumerate(prompts) if p.text in references]
+    for i in known:
+        samples[i]["demonstration"] = references[prompts[i].text]
+    for name in ("before", "after"):
+        if known:
+            pair = [texts[name][i] for i in known], [references[prompts[i].text] for i in known]
+            found[f"rouge_{name}"], found[f"bleu_{name}"] = rouge_l(*pair), bleu(*pair)
+    return found

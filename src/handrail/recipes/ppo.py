@@ -1,0 +1,214 @@
+"""PPO from human feedback.
+
+for each step:
+    y ~ pi_old(. | x)                                     act
+    r_t = -beta KL_t,  r_T += reward(x, y)                judge
+    A, R = GAE(r, V_old)                                  credit
+    for each epoch and minibatch:                         improve
+        theta <- theta - lr grad [ L_clip(theta) + c_v L_value(theta) - c_h H(theta) ]
+
+Ziegler et al. 2019; Ouyang et al. 2022; Schulman et al. 2017.  The four roles, the reward and the placement of the
+divergence are objects that `handrail.recipes.ppo_parts.build` makes from the config.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from handrail.algo.advantage import gae, token_rewards
+from handrail.algo.kl import kl_k1
+from handrail.algo.objective import entropy_bonus, ppo_clip_loss
+from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
+from handrail.batch import Experience, Rollout
+from handrail.recipes.parts import (
+    constant,
+    derive,
+    generator,
+    open_run,
+    prefixed,
+    seed_everything,
+    shuffled,
+    slices,
+    under,
+)
+from handrail.recipes.ppo_parts import PPO, Parts, Verdict, build, trace
+from handrail.recipes.progress import progress
+from handrail.track import Guard, Run
+
+
+def run(cfg: PPO) -> Run:
+    """Train, from the start or from the last checkpoint, and leave the policy in the run folder."""
+    parts, inputs = build(cfg)
+    with open_run(cfg.out, "ppo", cfg, cfg.run, inputs) as run:
+        if not run.finished:
+            train(cfg, parts, run)
+    return run
+
+
+def train(cfg: PPO, parts: Parts, run: Run) -> None:
+    """Run PPO to its last step.  Tensors are [B, T] over response tokens unless said otherwise."""
+    guard = Guard(3, run)
+    restore(parts, guard, run)
+    metrics: dict[str, float | int | str] = {}
+    with progress("ppo", cfg.steps, run.step) as advance:
+        for step in range(run.step, cfg.steps):
+            clock = [time.perf_counter()]
+            seed_everything(cfg.seed, "step", step)
+            parts.eval()
+
+            rollout, prompts = act(cfg, parts, step)
+            clock.append(time.perf_counter())
+            verdict = judge(parts, rollout, prompts)
+            experience = credit(cfg, parts, rollout, verdict)
+            clock.append(time.perf_counter())
+            sums = {
+                "reward": float(verdict.score.sum()),
+                "logp": float(verdict.logp.sum()),
+                "value": float(verdict.values.sum()),
+            }
+            updated = improve(cfg, parts, experience, step, guard) if guard.ok(step, sums, rollout.tensors()) else {}
+            clock.append(time.perf_counter())
+
+            seen = summary(parts, experience, verdict)
+            parts.divergence.adapt(seen["kl"], len(rollout))
+            metrics = {**seen, **updated}
+            names = ("act", "judge", "improve")
+            run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
+            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
+                run.trace(step, trace(cfg, parts, experience, verdict, prompts))
+            advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
+            if run.due(step) and step + 1 < cfg.steps:
+                run.save(step + 1, *state(parts, guard))
+            run.check()
+    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
+
+
+def act(cfg: PPO, parts: Parts, step: int) -> tuple[Rollout, list[int]]:
+    """Responses of the policy as it is now, and which prompts they answer."""
+    prompts = shuffled(len(parts.prompts), cfg.batch_size, step, cfg.seed)
+    parts.engine.sync(parts.policy)
+    seeds = [derive(cfg.seed, "rollout", step, row) for row in range(cfg.batch_size)]
+    rollout = parts.engine.generate([parts.prompt_ids[i] for i in prompts], seeds, cfg.sampling)
+    return rollout.to(parts.policy.device), prompts
+
+
+@torch.no_grad()
+def judge(parts: Parts, rollout: Rollout, prompts: list[int]) -> Verdict:
+    """Everything is computed again by the trainer, so that no difference to the engine leaks into the ratio."""
+    sequences = rollout.sequences
+    logp, entropy = parts.policy.logp_and_entropy(sequences, parts.temperature)
+    logp_ref = parts.reference.logp(sequences, parts.temperature)
+    values, after = parts.critic.values(sequences)
+    texts = [parts.codec.decode(ids) for ids in rollout.responses()]
+    score, components = parts.reward(rollout, [parts.prompts[i] for i in prompts], texts)
+    return Verdict(logp, logp_ref, entropy, values, after, score, components, texts)
+
+
+def credit(cfg: PPO, parts: Parts, rollout: Rollout, verdict: Verdict) -> Experience:
+    """From the score and the divergence to an advantage and a return for each token."""
+    mask = rollout.mask
+    kl = kl_k1(verdict.logp, verdict.logp_ref)
+    rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward)
+    if cfg.rescale_rewards:
+        rewards = rescale(rewards, mask)
+    bootstrap = torch.where(rollout.ended, 0, verdict.after)
+    advantage, returns = gae(rewards, verdict.values, mask, cfg.gamma, cfg.lam, bootstrap)
+    if cfg.whiten_advantages:
+        advantage = whiten(advantage, mask)
+    return Experience(rollout, verdict.logp, verdict.logp_ref, verdict.values, advantage, returns)
+
+
+def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Guard) -> dict[str, float]:
+    """Several epochs of minibatches over one rollout; stops early when the policy has moved `target_kl`."""
+    share = constant(step, cfg.steps, cfg.warmup)
+    learn_policy = step >= cfg.critic_warmup
+    sums: dict[str, float] = {}
+    updates = 0
+    for minibatch in minibatches(cfg, experience, step):
+        stats = gradient(cfg, parts, minibatch, learn_policy) | parts.optimizer.clip()
+        if guard.ok(step, stats, minibatch.rollout.tensors()):
+            parts.optimizer.step(share)
+        else:
+            parts.optimizer.clear()
+        updates += 1
+        sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
+        if cfg.target_kl and stats["approx_kl"] > cfg.target_kl:
+            break
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates}
+
+
+def minibatches(cfg: PPO, experience: Experience, step: int) -> Iterator[Experience]:
+    """Each response once an epoch, reshuffled every epoch."""
+    for epoch in range(cfg.epochs):
+        order = torch.randperm(len(experience), generator=generator(cfg.seed, "minibatch", step, epoch))
+        for index in order.chunk(cfg.minibatches):
+            yield experience[index.to(experience.advantage.device)]
+
+
+def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
+    """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
+    count = parts.parallel.sum(minibatch.mask.sum())
+    sums: dict[str, Tensor] = {}
+    for index in slices(minibatch.rollout.lengths.cpu(), cfg.micro_tokens):
+        part = minibatch[index.to(minibatch.advantage.device)]
+        logp, entropy, values = parts.actor_critic(part.rollout.sequences)
+        logp, entropy, values = (widen(x, part.mask) for x in (logp, entropy, values))
+        policy_loss, stats = ppo_clip_loss(logp, part.logp_old, part.advantage, part.mask, count, cfg.clip, cfg.clip_high or cfg.clip)
+        policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count)
+        value_loss = parts.value_loss(values, part.values_old, part.returns, part.mask, count)
+        bonus = entropy_bonus(entropy, part.mask, count)
+        loss = cfg.value_coef * value_loss
+        if learn_policy:
+            loss = loss + policy_loss - cfg.entropy_coef * bonus
+        loss.backward()
+        stats |= {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
+        sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
+    return {name: float(value) for name, value in sums.items()}
+
+
+def widen(x: Tensor, mask: Tensor) -> Tensor:
+    """x with zero columns at its right, as wide as the mask: a slice's longest response may be shorter than the batch's."""
+    return torch.nn.functional.pad(x, (0, mask.shape[1] - x.shape[1]))
+
+
+def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:
+    """What is logged of one step, before the update moved anything; the divergence unclamped, in nats a response."""
+    mask, rollout = experience.mask, experience.rollout
+    kl = masked_mean(kl_k1(verdict.logp, verdict.logp_ref), mask, len(rollout))
+    engine = masked_mean((verdict.logp - rollout.logp).abs(), mask)
+    return {
+        "reward": float(verdict.score.mean()),
+        "reward_std": float(verdict.score.std(correction=0)),
+        **{name: float(value.mean()) for name, value in verdict.components.items()},
+        "kl": float(kl),
+        "beta": parts.divergence.beta,
+        "length": float(rollout.response_lengths.float().mean()),
+        "ended": float(rollout.ended.float().mean()),
+        "entropy": float(masked_mean(verdict.entropy, mask)),
+        "value": float(masked_mean(verdict.values, mask)),
+        "return": float(masked_mean(experience.returns, mask)),
+        "explained_variance": float(explained_variance(verdict.values, experience.returns, mask)),
+        "engine_difference": float(engine),
+    }
+
+
+def state(parts: Parts, guard: Guard) -> tuple[dict[str, Tensor], dict]:
+    """All that a step depends on beside the config and the inputs."""
+    tensors = prefixed("policy", parts.policy.state()) | prefixed("critic", parts.critic.state())
+    return tensors | prefixed("optimizer", parts.optimizer.state()), {
+        "guard": guard.state(),
+        "beta": parts.divergence.beta,
+    }
+
+
+def restore(parts: Parts, guard: Guard, run: Run) -> None:
+    """What `state` returned, from the newest good checkpoint, if there is one."""
+    if saved := run.restore():
+        parts.policy.load_state(under("policy", saved.tensors))
+        parts.critic.load_state(under("critic", saved.tensors))
+        parts.optimizer.load_state(under("optimizer", saved.tensors))
+        parts.divergence.beta = saved.state["beta"]
+        guard.load_state(saved.state["guard"])

@@ -1,0 +1,60 @@
+"""Token traces: the sampled responses of a step, a Parquet file a step, a row a response."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handrail.track.storage import storing, sync_folder
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_NAME = re.compile(r"^step-(\d{6,})\.parquet$")
+
+
+def write_trace(folder: Path, step: int, columns: dict[str, list[Any]]) -> Path:
+    """The rows of `step`: each column one value a response, per-token columns lists.  Raises StorageError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = folder / f"step-{step:06d}.parquet"
+    temporary = folder / f".tmp-{path.name}"
+    table = pyarrow.table(columns)
+    with storing(path):
+        folder.mkdir(exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                pyarrow.parquet.write_table(table, stream, compression="zstd")
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(folder)
+    return path
+
+
+def trace_steps(folder: Path) -> list[int]:
+    """The steps that have a trace, in order."""
+    if not folder.is_dir():
+        return []
+    found = (_NAME.match(path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_trace(folder: Path, step: int) -> "pyarrow.Table":
+    """The trace of `step`.  Raises FileNotFoundError."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(folder / f"step-{step:06d}.parquet")
+
+
+def cut_traces(folder: Path, step: int) -> None:
+    """Remove the traces of `step` and later, and what was not written to its end."""
+    with storing(folder):
+        for later in trace_steps(folder):
+            if later >= step:
+                (folder / f"step-{later:06d}.parquet").unlink()
+        for temporary in folder.glob(".tmp-*"):
+            temporary.unlink()

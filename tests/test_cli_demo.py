@@ -1,0 +1,74 @@
+"""`handrail demo`: its settings, and what it says before it begins."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from handrail.cli import app
+from handrail.cli.demo import announce, settings
+from handrail.config import validate
+from handrail.errors import ConfigError
+from handrail.pipeline import Round, stage_settings
+from handrail.tasks import TASKS
+
+TINY = [
+    *("task.demonstrations=40", "task.prompts=24", "task.held_out=10", "model.new.hidden=32", "model.new.layers=1", "model.new.heads=2"),
+    *("sft.epochs=1", "sample.limit=12", "sample.responses=2", "reward.normalise_on=8", "ppo.steps=2", "ppo.batch_size=8"),
+    *("sampling.max_new_tokens=12",),
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_settings_that_hold(task: str) -> None:
+    cfg = validate(Round, settings(task, 3, None, "", None, []), task)
+    stages = stage_settings(cfg, Path(cfg.out))[0]
+    assert cfg.out == f"runs/demo-{task}-3" and cfg.labels == "simulated"
+    assert stages["ppo"].seed == 3 and stages["evaluate"].limit >= 512
+    assert cfg.task is not None and cfg.task.held_out >= 512
+
+
+def test_the_command_line_stands_over_the_file() -> None:
+    made = settings("movie-night", 1, Path("elsewhere"), "", 2, ["ppo.steps=7", "out=third"])
+    assert (made["seed"], made["rounds"], made["ppo"]["steps"], made["out"]) == (1, 2, 7, "third")
+
+
+def test_a_pretrained_model_gets_slower_rates() -> None:
+    fresh, given = (settings("movie-night", 0, None, model, None, []) for model in ("", "some/model"))
+    assert given["model"] == {"path": "some/model"}
+    for stage in ("sft", "reward", "ppo"):
+        assert given[stage]["lr"] < fresh[stage]["lr"]
+    assert validate(Round, given, "demo").model.path == "some/model"
+
+
+def test_an_unknown_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'short-version'"):
+        settings("short-versoin", 0, None, "", None, [])
+
+
+def test_it_says_what_will_happen_and_how_long_it_takes() -> None:
+    told = announce(settings("movie-night", 0, None, "", None, ["ppo.steps=9"]))
+    assert TASKS["movie-night"].description in told and "minutes" in told and "9 steps" in told
+
+
+def test_a_wrong_setting_ends_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(app, ["demo", "ppo.stpes=3"])
+    assert told.exit_code == 2 and "did you mean 'steps'" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_a_tiny_demo_ends_with_figures_a_report_and_what_to_type_next(task: str, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    told = CliRunner().invoke(app, ["demo", "--task", task, "--out", str(folder), "--json", *TINY])
+    assert told.exit_code == 0, told.stderr
+    summary = json.loads(told.stdout)["summary"]
+    assert {"win_rate", "control", "kl", "length_ratio", "gold_before", "gold_after", "reward_accuracy", "seconds"} <= summary.keys()
+    assert (folder / "report.html").is_file()
+    assert "Next:" in told.stderr and "win rate" in told.stderr
+    again = CliRunner().invoke(app, ["demo", "--task", task, "--out", str(folder), "--json", *TINY])
+    assert json.loads(again.stdout)["summary"]["win_rate"] == summary["win_rate"]
+    assert "as before" in again.stderr
