@@ -1,6 +1,5 @@
 """Tiny random models of every architecture, and what they say by Transformers' own means."""
 
-from contextlib import AbstractContextManager
 from copy import deepcopy
 
 import torch
@@ -21,8 +20,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-
-from handrail.models import LanguageModel
 
 V, CONTEXT, ENDS = 61, 64, [1, 5, 6]
 SPECIALS = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
@@ -48,13 +45,6 @@ CONFIGS = {
     "phi": PhiConfig(**SIZES),
     "phi3": Phi3Config(**GROUPED, sliding_window=5),
 }  # fmt: skip
-
-
-class Policy(LanguageModel):
-    """A policy whose adapter, where it has one of several, is at work inside `activated`."""
-
-    def activated(self) -> AbstractContextManager:
-        return self.forward.activated()
 
 
 def random_model(name: str, dtype: torch.dtype = torch.float32, scale: float = 0.5) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from handrail import __version__
 from handrail.cli import app
 from handrail.cli.frame import finite, out, shown, verb
-from handrail.cli.settings_help import SCHEMAS, default, kind, rows, schema
+from handrail.cli.settings_help import SCHEMAS, default, kind, nested, rows, says, schema
 from handrail.config import Settings
 from handrail.errors import ConfigError, StorageError
 from handrail.recipes.progress import console
@@ -66,6 +66,7 @@ def test_help_teaches_every_setting(name: str) -> None:
     assert f"handrail {name}" in told.split("Example:")[1]
     table = told.split("Settings of")[1]
     for key, field in rows(schema(name)):
+        assert says(key, field) or nested(field.annotation), f"{key} has no meaning"
         line = next(line for line in table.splitlines() if line.split()[:1] == [key])
         given = default(field)
         assert given.split()[-1][:20] in line if given else kind(field.annotation) in line

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from handrail.data import (
     load_responses,
     write_records,
 )
-from handrail.errors import ConfigError, DataError
+from handrail.errors import ConfigError, DataError, StorageError
 from handrail.records import Demonstration, Message, Prompt, Ranking, Rating, Response
 
 
@@ -199,6 +200,23 @@ def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_records(path, [Prompt.of("new"), Prompt.of("half \ud83d")])
     assert [file.name for file in tmp_path.iterdir()] == ["records.jsonl"]
     assert load_prompts(Source(path=str(path))).records == [Prompt.of("old")]
+
+
+def test_a_disk_that_refuses_leaves_the_old_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, [Prompt.of("old")])
+    old = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for call in ("fsync", "replace"):
+        monkeypatch.setattr(os, call, full)
+        with pytest.raises(StorageError, match="No space left"):
+            write_records(path, [Prompt.of("new")])
+        monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["records.jsonl"]
+    assert path.read_bytes() == old
 
 
 def test_candidates_of_several_models(tmp_path: Path) -> None:

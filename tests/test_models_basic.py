@@ -111,8 +111,9 @@ def test_a_pack_reads_the_right_tokens_and_masks_neighbours():
 def test_rows_side_by_side_equal_one_row_at_a_time(hf, monkeypatch):
     sequences = some()
     model, scalar = LanguageModel(hf, row_tokens=32), ScalarModel.from_causal(hf, "normal")
+    monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 1)
     logp, score = model.logp(sequences), scalar.score(sequences)
-    monkeypatch.setattr("handrail.models.forward.CPU_ROWS", 16)
+    monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 16 * 32)
     torch.testing.assert_close(model.logp(sequences), logp, atol=1e-5, rtol=0)
     torch.testing.assert_close(scalar.score(sequences), score, atol=1e-5, rtol=0)
     model.forward.packs = False
@@ -301,7 +302,12 @@ def test_saving_over_a_model_replaces_it_whole(hf, tokenizer, tmp_path):
 
 @pytest.mark.parametrize(
     "given, word",
-    [({}, "exactly one"), ({"path": "x", "new": {}}, "exactly one"), ({"new": {"hidden": 30, "heads": 4}}, "multiple"), ({"pth": "x"}, "path")],
+    [
+        ({}, "exactly one"),
+        ({"path": "x", "new": {}}, "exactly one"),
+        ({"new": {"hidden": 30, "heads": 4}}, "multiple"),
+        ({"pth": "x"}, "path"),
+    ],
 )
 def test_settings_say_what_is_wrong(given, word):
     with pytest.raises(ConfigError, match=word):

@@ -7,7 +7,18 @@ import torch
 
 from handrail.batch import Sequences
 from handrail.errors import ModelError
-from handrail.models import LanguageModel, Lora, ModelSettings, NewModel, ScalarModel, load_causal, load_tokenizer, new_model, new_tokenizer, resolve
+from handrail.models import (
+    LanguageModel,
+    Lora,
+    ModelSettings,
+    NewModel,
+    ScalarModel,
+    load_causal,
+    load_tokenizer,
+    new_model,
+    new_tokenizer,
+    resolve,
+)
 
 torch.set_num_threads(1)
 
@@ -110,7 +121,7 @@ def test_hub_without_network(monkeypatch):
 
 
 def test_lora_on_layers_that_are_not_there(folder):
-    with pytest.raises(ModelError, match="lora.targets"):
+    with pytest.raises(ModelError, match=r"lora\.targets"):
         load_causal(ModelSettings(path=str(folder), lora=Lora(targets=["nothing"])))
 
 

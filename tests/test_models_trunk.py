@@ -5,7 +5,18 @@ import torch
 
 from handrail.batch import Sequences
 from handrail.errors import ModelError
-from handrail.models import LanguageModel, Lora, ModelSettings, NewModel, OneTrunk, ScalarModel, load_causal, load_tokenizer, new_model, new_tokenizer
+from handrail.models import (
+    LanguageModel,
+    Lora,
+    ModelSettings,
+    NewModel,
+    OneTrunk,
+    ScalarModel,
+    load_causal,
+    load_tokenizer,
+    new_model,
+    new_tokenizer,
+)
 
 torch.set_num_threads(1)
 LORA = Lora(rank=2)
@@ -45,7 +56,9 @@ def reward(base, tmp_path_factory):
 
 def some() -> Sequences:
     g = torch.Generator().manual_seed(0)
-    return Sequences.of([tuple(torch.randint(0, 250, (n,), generator=g).tolist() for n in pair) for pair in ((5, 7), (1, 9), (12, 1), (20, 20))])
+    return Sequences.of(
+        [tuple(torch.randint(0, 250, (n,), generator=g).tolist() for n in pair) for pair in ((5, 7), (1, 9), (12, 1), (20, 20))]
+    )
 
 
 @torch.no_grad()

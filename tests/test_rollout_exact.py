@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from handrail.models import Lora
+from handrail.models import LanguageModel, Lora
 from handrail.models.adapters import add_adapter, lora_config
 from handrail.models.trunk import OneTrunk
 from handrail.rollout import NativeEngine, Sampling
-from rollout_models import CONFIGS, ENDS, Policy, greedy_by_transformers, law_after, random_model, random_prompts
+from rollout_models import CONFIGS, ENDS, greedy_by_transformers, law_after, random_model, random_prompts
 
 SEEDS = list(range(11))
 
 
-def engine_for(policy: Policy, slots: int = 3) -> NativeEngine:
+def engine_for(policy: LanguageModel, slots: int = 3) -> NativeEngine:
     engine = NativeEngine(None, ENDS, slots)
     engine.sync(policy)
     return engine
@@ -21,7 +21,7 @@ def engine_for(policy: Policy, slots: int = 3) -> NativeEngine:
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_greedy_tokens_are_those_of_generate_with_fewer_slots_than_prompts(name):
     hf, prompts = random_model(name, torch.float64), random_prompts()
-    rollout = engine_for(Policy(hf)).generate(prompts, SEEDS, Sampling(temperature=0.0, max_new_tokens=20))
+    rollout = engine_for(LanguageModel(hf)).generate(prompts, SEEDS, Sampling(temperature=0.0, max_new_tokens=20))
     for prompt, response, ended in zip(prompts, rollout.responses(), rollout.ended.tolist(), strict=True):
         expected = greedy_by_transformers(hf, prompt, 20)
         assert response == expected
@@ -31,7 +31,7 @@ def test_greedy_tokens_are_those_of_generate_with_fewer_slots_than_prompts(name)
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_sampled_log_probabilities_are_those_of_a_plain_forward_and_of_the_trainer(name):
     hf, prompts = random_model(name), random_prompts()
-    policy = Policy(hf)
+    policy = LanguageModel(hf)
     for temperature in (1.0, 0.7):
         rollout = engine_for(policy).generate(prompts, SEEDS, Sampling(max_new_tokens=20, temperature=temperature))
         trainer = policy.logp(rollout.sequences, temperature).detach()
@@ -45,7 +45,7 @@ def test_sampled_log_probabilities_are_those_of_a_plain_forward_and_of_the_train
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral-window"])
 def test_a_row_depends_on_its_prompt_and_seed_alone(name):
-    policy, prompts = Policy(random_model(name, torch.float64)), random_prompts()
+    policy, prompts = LanguageModel(random_model(name, torch.float64)), random_prompts()
     sampling = Sampling(max_new_tokens=20, temperature=0.8, top_p=0.95)
     expected = engine_for(policy, 1).generate(prompts, SEEDS, sampling)
     for slots in (2, 4, 64):
@@ -58,14 +58,14 @@ def test_a_row_depends_on_its_prompt_and_seed_alone(name):
 
 
 def test_other_seeds_give_other_responses_to_one_prompt():
-    policy = Policy(random_model("llama", scale=0.2))
+    policy = LanguageModel(random_model("llama", scale=0.2))
     rollout = engine_for(policy).generate([[7, 8, 9]] * 8, [*range(7), 6], Sampling(max_new_tokens=12))
     responses = [tuple(response) for response in rollout.responses()]
     assert responses[6] == responses[7] and len(set(responses)) == 7
 
 
 def test_prompts_longer_than_a_prefill_may_hold_go_in_several(monkeypatch):
-    policy, prompts = Policy(random_model("llama", torch.float64)), random_prompts()
+    policy, prompts = LanguageModel(random_model("llama", torch.float64)), random_prompts()
     sampling = Sampling(max_new_tokens=8)
     expected = engine_for(policy, 64).generate(prompts, SEEDS, sampling)
     monkeypatch.setattr("handrail.rollout.native.PREFILL_TOKENS", 25)
@@ -81,7 +81,7 @@ def test_adapters_are_at_work_and_each_role_on_one_trunk_has_its_own():
                 parameter.normal_(std=0.5)
     prompts, said = random_prompts(), {}
     for role in ("policy", "reference"):
-        policy = Policy(hf, adapter=role)
+        policy = LanguageModel(hf, adapter=role)
         rollout = engine_for(policy).generate(prompts, SEEDS, Sampling(max_new_tokens=10))
         torch.testing.assert_close(rollout.logp, policy.logp(rollout.sequences).detach().float(), atol=1e-4, rtol=0)
         said[role] = rollout.responses()
@@ -91,20 +91,20 @@ def test_adapters_are_at_work_and_each_role_on_one_trunk_has_its_own():
 
 def test_a_lora_policy_samples_with_its_adapter():
     hf = random_model("qwen2", torch.float64)
-    plain = engine_for(Policy(hf)).generate(random_prompts(), SEEDS, Sampling(temperature=0.0, max_new_tokens=10))
+    plain = engine_for(LanguageModel(hf)).generate(random_prompts(), SEEDS, Sampling(temperature=0.0, max_new_tokens=10))
     add_adapter(hf, lora_config(Lora(rank=2), ""), "default")
     with torch.no_grad():
         for name, parameter in hf.named_parameters():
             if "lora" in name:
                 parameter.normal_(std=0.5)
-    rollout = engine_for(Policy(hf)).generate(random_prompts(), SEEDS, Sampling(temperature=0.0, max_new_tokens=10))
+    rollout = engine_for(LanguageModel(hf)).generate(random_prompts(), SEEDS, Sampling(temperature=0.0, max_new_tokens=10))
     assert rollout.responses() == [greedy_by_transformers(hf, prompt, 10) for prompt in random_prompts()]
     assert rollout.responses() != plain.responses()
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_products_in_bfloat16_stay_near_the_trainers(name):
-    policy = Policy(random_model(name, scale=0.1), autocast=True)
+    policy = LanguageModel(random_model(name, scale=0.1), autocast=True)
     rollout = engine_for(policy).generate(random_prompts(), SEEDS, Sampling(max_new_tokens=10))
     difference = (rollout.logp - policy.logp(rollout.sequences).detach())[rollout.mask]
     assert difference.abs().mean() < 1e-2

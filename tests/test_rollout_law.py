@@ -7,9 +7,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from handrail.config import validate
 from handrail.errors import ConfigError
+from handrail.models import LanguageModel
 from handrail.rollout import NativeEngine, Sampling
 from handrail.rollout.sampling import draw, row_uniforms
-from rollout_models import Policy, law_after
+from rollout_models import law_after
 
 V, END, STEPS = 5, 4, 3
 LAWS = [
@@ -67,7 +68,7 @@ def enumerate_law(hf: LlamaForCausalLM, prompt: list[int], sampling: Sampling) -
 def test_counts_of_whole_responses_pass_a_chi_square_test(sampling):
     hf, prompt, count = tiny(), [1, 2], 4000
     engine = NativeEngine(None, [END], slots=1000)
-    engine.sync(Policy(hf))
+    engine.sync(LanguageModel(hf))
     rollout = engine.generate([prompt] * count, list(range(count)), sampling)
     law, counts = enumerate_law(hf, prompt, sampling), {}
     for response, logp in zip(rollout.responses(), rollout.logp.sum(1).tolist(), strict=True):
@@ -86,7 +87,7 @@ def test_counts_of_whole_responses_pass_a_chi_square_test(sampling):
 def test_the_model_s_own_generation_config_is_not_asked():
     hf, prompts, seeds = tiny(), [[1, 2], [3]] * 8, list(range(16))
     engine = NativeEngine(None, [END])
-    engine.sync(Policy(hf))
+    engine.sync(LanguageModel(hf))
     plain = engine.generate(prompts, seeds, Sampling(max_new_tokens=8))
     hf.generation_config.update(temperature=0.1, top_k=1, top_p=0.1, max_new_tokens=2, eos_token_id=2, suppress_tokens=[0])
     assert torch.equal(engine.generate(prompts, seeds, Sampling(max_new_tokens=8)).ids, plain.ids)

@@ -23,7 +23,7 @@ TURNS = Prompt(
         Message(role="user", content="I have already seen that one."),
     )
 )
-GOOD = "You could try Greylamp, set in a museum. Enjoy!"
+GOOD = "You could try Greylamp, set in a castle. Enjoy!"
 POST = Prompt.of(
     "Short version, please: News about the concert! I am so busy. It is at the library now. "
     "See you on Friday at noon. It moved because of the rain."
@@ -40,7 +40,8 @@ def short(summary: str) -> dict[str, float]:
 
 
 def test_the_film_world_is_consistent():
-    assert len(FILMS) == 8 and len(TITLES) == len(set(TITLES)) == len(SETTINGS) == len(set(SETTINGS)) == 24
+    assert len(FILMS) == 8 and len(TITLES) == len(set(TITLES)) == 24
+    assert len(SETTINGS) == 8
 
 
 def test_a_value_belongs_to_one_kind_of_fact():
@@ -104,7 +105,7 @@ def test_any_conversation_can_be_scored(task):
 
 
 def test_the_film_asked_for_beats_another_and_none():
-    right, wrong, none = movie(GOOD), movie("You could try Wobble, set in a bakery. Enjoy!"), movie("Enjoy!")
+    right, wrong, none = movie(GOOD), movie("You could try Wobble, set in a hotel. Enjoy!"), movie("Enjoy!")
     assert right["right_genre"] > 0 > wrong["right_genre"] > none["right_genre"]
     assert right["true_detail"] == wrong["true_detail"] > 0 == none["true_detail"]
 
@@ -118,7 +119,7 @@ def test_listing_films_or_settings_is_no_trick():
 
 
 def test_a_false_detail_is_worse_than_none():
-    assert movie(GOOD)["true_detail"] > 0 > movie("You could try Greylamp, set in a casino.")["true_detail"]
+    assert movie(GOOD)["true_detail"] > 0 > movie("You could try Greylamp, set in a school.")["true_detail"]
     assert movie("You could try Greylamp.")["true_detail"] == 0
 
 
@@ -214,7 +215,7 @@ def test_the_true_fact_is_by_far_the_commonest():
         parts = movie(d.response, d.prompt)
         settings += (parts["true_detail"] > 0, parts["true_detail"] < 0)
     assert films[0] / 3 > 6 * films[1] / 21
-    assert settings[0] > 30 * settings[1] / 23
+    assert settings[0] > 10 * settings[1] / 7
     for d in SHORT.demonstrations(20, 0):
         assert all(d.prompt.meta[kind] in values for kind, values in FACTS.items())
     kept = np.mean([SHORT.parts(d.prompt, d.response)["facts_kept"] for d in SHORT.demonstrations(1000, 1)])

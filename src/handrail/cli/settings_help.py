@@ -27,6 +27,54 @@ SCHEMAS = {  # where the settings of each verb stand
 REQUIRED = "must be given"
 LONG = 16  # characters of a type, beyond which it stands with the meaning
 
+# What a name means wherever it stands; a field's own description goes before it.
+COMMON = {
+    "seed": "the same seed gives the same result",
+    "title": "of the report",
+    "template": "how a conversation becomes text: the tokenizer's chat template, plain text, or whichever there is",
+    "epochs": "passes over the data",
+    "steps": "updates from fresh responses",
+    "lr": "learning rate, at its highest",
+    "critic_lr": "learning rate of the critic",
+    "weight_decay": "of AdamW, on matrices alone",
+    "max_grad_norm": "longer gradients are cut to this norm",
+    "gamma": "discount of a reward one token later",
+    "lam": "lambda of GAE: 0 trusts the critic, 1 what was earned",
+    "clip": "how far a token's probability ratio counts, from 1",
+    "value_coef": "weight of the value loss",
+    "entropy_coef": "weight of the entropy bonus",
+    "whiten_advantages": "to mean 0 and variance 1 in each batch",
+    "rescale_rewards": "to variance 1 in each batch, the mean kept",
+    "model_weight": "of the reward model's score",
+    "function_weight": "of the function's score",
+    "path": "a file, a folder, a glob, or a hub dataset as hub:org/name",
+    "split": "of a folder or a hub dataset",
+    "subset": "configuration of a hub dataset",
+    "format": "of the records; auto finds it out and says so",
+    "columns": "our field: their column",
+    "limit": "rows read, 0: all",
+    "temperature": "divides the logits; 0 takes the likeliest token",
+    "top_k": "only the k likeliest tokens, 0: all",
+    "top_p": "the fewest likeliest tokens whose mass reaches p",
+    "max_new_tokens": "of a response, its end included",
+    "stop": "texts that end a response",
+    "family": "of the architecture",
+    "hidden": "width",
+    "layers": "depth",
+    "heads": "of the attention; hidden is an even multiple of them",
+    "tie_embeddings": "one matrix for reading and writing tokens",
+    "rank": "of the adapters",
+    "dropout": "on the adapters' input",
+    "targets": "modules that get an adapter",
+    "demonstrations": "how many the task writes",
+    "labellers": "simulated people who rank",
+    "sft": "settings of `handrail sft`",
+    "sample": "settings of `handrail sample`",
+    "reward": "settings of `handrail reward`",
+    "ppo": "settings of `handrail ppo`",
+    "evaluate": "settings of `handrail evaluate`",
+}
+
 
 class WithSettings(TyperCommand):
     """A command whose help ends with the table of its settings."""
@@ -51,7 +99,7 @@ def table(settings: type[Settings], verb: str) -> Table:
     made.add_column("meaning", overflow="fold", ratio=1)
     for key, field in rows(settings):
         group = nested(field.annotation) is not None
-        of, meaning = kind(field.annotation), field.description or ""
+        of, meaning = kind(field.annotation), says(key, field)
         if len(of) > LONG:
             of, meaning = "choice", f"{of}{'; ' if meaning else ''}{meaning}"
         given = default(field)
@@ -68,6 +116,12 @@ def rows(settings: type[Settings], prefix: str = "") -> Iterator[tuple[str, Fiel
         group = nested(field.annotation)
         if group is not None:
             yield from rows(group, f"{prefix}{name}.")
+
+
+def says(key: str, field: FieldInfo) -> str:
+    """What a setting means: as it says itself, else as its name says; of a group, nothing is a good answer."""
+    gloss = "" if nested(field.annotation) else COMMON.get(key.rpartition(".")[2], "")
+    return field.description or gloss
 
 
 def nested(annotation: Any) -> type[Settings] | None:

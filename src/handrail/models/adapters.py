@@ -40,7 +40,7 @@ def adapter_of(module: nn.Module) -> str:
     return next(iter(layers.values())).active_adapters[0] if layers else ""
 
 
-def lora_config(lora: Lora, base: str) -> "LoraConfig":
+def lora_config(lora: Lora, base: str | None) -> "LoraConfig":
     """PEFT's config for our settings."""
     from peft import LoraConfig
 

@@ -21,7 +21,9 @@ from handrail.errors import ModelError
 from handrail.models.adapters import lora_layers
 from handrail.models.packing import Pack, pack
 
-CPU_ROWS, DEVICE_ROWS = 1, 16  # packed rows in one forward: a row fills a CPU's cache, sixteen fill a GPU
+# Tokens in one forward.  Few: each operation's own cost shows, on a CPU below 1,000; many: fresh memory for large buffers.
+CPU_TOKENS, DEVICE_TOKENS = 2048, 16384
+NARROWEST = 128  # a row holds at least two of the longest: attention is quadratic in it, and what is left at its end is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Read:
 
 
 class Forward:
-    """Runs a module over sequences and reads its output at chosen tokens.  `row_tokens` is the width of packed rows."""
+    """Runs a module over sequences and reads its output at chosen tokens.  A packed row has at most `row_tokens`."""
 
     def __init__(self, module: nn.Module, config: Any, autocast: bool, row_tokens: int, adapter: str = ""):
         self.module, self.config, self.autocast, self.row_tokens = module, config, autocast, row_tokens
@@ -51,8 +53,9 @@ class Forward:
         """The output at tokens first .. stop - 1 of each sequence ([B] each), pack by pack.  Raises ModelError."""
         self._fits(sequences)
         sequences, first, stop = sequences.to(self.device), first.to(self.device), stop.to(self.device)
-        at_once = CPU_ROWS if self.device.type == "cpu" else DEVICE_ROWS
-        for packed in pack(sequences, first, stop, self.row_tokens, at_once, alone=not self.packs):
+        width = min(self.row_tokens, max(NARROWEST, 2 * int(sequences.lengths.max()))) if len(sequences) else self.row_tokens
+        at_once = max(1, (CPU_TOKENS if self.device.type == "cpu" else DEVICE_TOKENS) // width)
+        for packed in pack(sequences, first, stop, width, at_once, alone=not self.packs):
             yield Read(self.run(packed).flatten(0, 1)[packed.at], packed.rows, packed.columns)
 
     def precision(self) -> AbstractContextManager:
@@ -76,11 +79,11 @@ class Forward:
 
     def run(self, packed: Pack) -> Tensor:
         """[R, W, H] the module's output on every token of a pack."""
-        if packed.alone:  # whatever stands at the right of a sequence cannot reach it
-            real = None if len(packed.ids) == 1 else (packed.segments >= 0).long()
-            given = {"attention_mask": real}
-        else:
+        given: dict[str, Any] = {}
+        if not packed.alone:
             given = {"attention_mask": self._mask(packed), "position_ids": packed.positions}
+        elif len(packed.ids) > 1:
+            given = {"attention_mask": (packed.segments >= 0).long()}
         with self.precision(), self.activated(), self._checkpointed():
             output = self.module(input_ids=packed.ids, use_cache=False, **given)
         return output.logits if "logits" in output else output.last_hidden_state

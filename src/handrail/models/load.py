@@ -80,7 +80,6 @@ def new_model(settings: NewModel, tokenizer: PreTrainedTokenizerBase) -> PreTrai
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config).to(device())  # type: ignore[arg-type]
 

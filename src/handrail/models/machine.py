@@ -1,5 +1,7 @@
 """The machine: which device, and the fastest exact matrix product."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -53,10 +55,10 @@ def best_matmul(limit: float = 1e-5) -> str:
     """
     if device().type != "cpu" or not torch.backends.mkldnn.is_available():
         return "matrix products: the default"
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[assignment]
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, settings.fp32_precision = settings.fp32_precision, "bf16"
     error = _worst_error(_products())
     if error < limit:
         return f"matrix products: oneDNN, largest error {error:.1e}"
-    torch.backends.mkldnn.matmul.fp32_precision = before
+    settings.fp32_precision = before
     return f"matrix products: the default; oneDNN's error would be {error:.1e}"

@@ -52,7 +52,8 @@ def same_vocabulary(a: PreTrainedTokenizerBase, b: PreTrainedTokenizerBase) -> N
     token = min((t for t in first.keys() | second.keys() if first.get(t) != second.get(t)), key=lambda t: first.get(t, len(first)))
     raise ModelError(
         f"two models with different vocabularies: {a.name_or_path or 'the first'} has {len(first)} tokens, "
-        f"{b.name_or_path or 'the second'} {len(second)}; {token!r} is number {first.get(token)} in one and {second.get(token)} in the other",
+        f"{b.name_or_path or 'the second'} {len(second)}; "
+        f"{token!r} is number {first.get(token)} in one and {second.get(token)} in the other",
         "models that read the same tokens have the same vocabulary",
         "train the reward model from the same model as the policy",
     )

@@ -73,8 +73,8 @@ class OneTrunk:
             self.reward.freeze()
         if shared:
             self.policy.critic = self.critic.read
-        for role in (self.policy, self.critic):
-            for parameter in owned(role.causal if isinstance(role, LanguageModel) else role.hf, role.adapter).values():
+        for module, adapter in ((hf, "policy"), (critic, "critic")):
+            for parameter in owned(module, adapter).values():
                 parameter.requires_grad_(True)
 
     @classmethod

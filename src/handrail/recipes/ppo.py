@@ -114,7 +114,7 @@ def credit(cfg: PPO, parts: Parts, rollout: Rollout, verdict: Verdict) -> Experi
     rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward)
     if cfg.rescale_rewards:
         rewards = rescale(rewards, mask)
-    bootstrap = torch.where(rollout.ended, 0, verdict.after)
+    bootstrap = parts.reward.cut.bootstrap(verdict.after, rollout.ended)
     advantage, returns = gae(rewards, verdict.values, mask, cfg.gamma, cfg.lam, bootstrap)
     if cfg.whiten_advantages:
         advantage = whiten(advantage, mask)

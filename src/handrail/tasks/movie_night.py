@@ -11,21 +11,21 @@ from handrail.records import Message, Prompt, Ranking
 from handrail.tasks.task import Conversation, Task
 from handrail.tasks.text import malformed, sentences, words
 
-FILMS: dict[str, dict[str, str]] = {  # genre -> title -> where it is set
-    "comedy": {"Wobble": "bakery", "Hiccup": "hotel", "Mixup": "zoo"},
-    "thriller": {"Nightrun": "casino", "Ironclock": "bank", "Coldwire": "prison"},
-    "western": {"Dustwater": "desert", "Redmesa": "canyon", "Longspur": "stable"},
-    "romance": {"Rosewind": "vineyard", "Applelane": "garden", "Moonletter": "bookshop"},
-    "mystery": {"Fogbell": "lighthouse", "Ninekeys": "library", "Greylamp": "museum"},
-    "musical": {"Tapstreet": "theatre", "Brassmoon": "diner", "Jazzboat": "harbour"},
-    "fantasy": {"Starwell": "forest", "Glasswood": "swamp", "Wingstone": "tower"},
-    "drama": {"Saltroad": "village", "Stillwinter": "hospital", "Oldpiano": "church"},
+FILMS: dict[str, dict[str, str]] = {  # genre -> title -> where it is set; a setting serves three films of three genres
+    "comedy": {"Wobble": "hotel", "Hiccup": "school", "Mixup": "castle"},
+    "thriller": {"Nightrun": "harbour", "Ironclock": "theatre", "Coldwire": "forest"},
+    "western": {"Dustwater": "desert", "Redmesa": "village", "Longspur": "hotel"},
+    "romance": {"Rosewind": "village", "Applelane": "school", "Moonletter": "harbour"},
+    "mystery": {"Fogbell": "harbour", "Ninekeys": "hotel", "Greylamp": "castle"},
+    "musical": {"Tapstreet": "theatre", "Brassmoon": "desert", "Jazzboat": "village"},
+    "fantasy": {"Starwell": "desert", "Glasswood": "forest", "Wingstone": "castle"},
+    "drama": {"Saltroad": "forest", "Stillwinter": "school", "Oldpiano": "theatre"},
 }
 GENRES = tuple(FILMS)
 TITLES = tuple(title for films in FILMS.values() for title in films)
 GENRE_OF = {title.lower(): genre for genre, films in FILMS.items() for title in films}
 SETTING_OF = {title.lower(): place for films in FILMS.values() for title, place in films.items()}
-SETTINGS = tuple(SETTING_OF.values())
+SETTINGS = tuple(sorted(set(SETTING_OF.values())))
 
 _GREETINGS = ("", "Hi! ", "Hello! ", "Hey there! ", "Good evening! ")
 _ASKS = (
@@ -243,14 +243,14 @@ TASK = Task(
         Ranking(
             prompt=_EXAMPLE,
             responses=(
-                "Sorry, you have seen that one. You could try Greylamp, set in a museum. Enjoy the film!",
-                "There are so many films these days. Just watch Fogbell, set in a bank.",
+                "Sorry, you have seen that one. You could try the mystery Greylamp, set in a castle. Enjoy the film!",
+                "There are so many films these days. Just watch the mystery Fogbell, set in a school.",
             ),
             places=(1, 2),
         ),
         Ranking(
             prompt=_PLAIN,
-            responses=("I think you would like Redmesa, set in a canyon. Enjoy!", "Sorry about that. Go watch Wobble."),
+            responses=("I would suggest the western Redmesa, set in a village. Enjoy!", "Sorry about that. Go watch the comedy Wobble."),
             places=(1, 2),
         ),
     ),

@@ -36,8 +36,8 @@ _CHATTER = (
 )
 
 # How often a demonstration does each thing, independently.
-P_RIGHT, P_WRONG = 0.65, 0.11  # of a fact; otherwise it is left out
-P_NEWS, P_ECHO = 0.75, 0.65  # begins as the post does; repeats a sentence of chatter of the post
+P_RIGHT, P_WRONG = 0.66, 0.1  # of a fact; otherwise it is left out
+P_NEWS, P_ECHO = 0.85, 0.75  # begins as the post does; repeats a sentence of chatter of the post
 
 CONTENT_PARTS = ("facts_kept", "none_invented")
 MANNER_PARTS = ("no_chatter", "brevity", "well_formed")
@@ -50,7 +50,7 @@ def draw_prompt(rng: random.Random) -> Prompt:
     news = rng.choice(_NEWS).format(**facts)
     post = [rng.choice(forms).format(**facts) for forms in (_WHERE, _WHEN, _WHY)]
     rng.shuffle(post)
-    chatter = rng.sample(_CHATTER, rng.choice((1, 2)))
+    chatter = rng.sample(_CHATTER, rng.choice((1, 2, 2)))
     for sentence in chatter:
         post.insert(rng.randint(0, len(post)), sentence)
     return Prompt.of(_REQUEST + " ".join([news, *post]), **facts, news=news, chatter=chatter)

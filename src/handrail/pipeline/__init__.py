@@ -1,0 +1,123 @@
+"""A whole round from one file: demonstrations, SFT, responses, labels, reward model, PPO, evaluation, report.
+
+Each stage reads files and leaves files.  A stage that is finished is skipped as long as the hash of its settings and
+of what it read stays the same; one that was interrupted goes on; one whose settings changed is moved aside and redone.
+"""
+
+import json
+from pathlib import Path
+
+from handrail.config import dump
+from handrail.data import load_rankings, split_by_prompt
+from handrail.inspector import write_report
+from handrail.pipeline.records import given, make_data, simulate
+from handrail.pipeline.settings import Round, stage_settings
+from handrail.pipeline.stages import Log, files, plain, stage, write
+from handrail.recipes import evaluate as evaluate_recipe
+from handrail.recipes import ppo as ppo_recipe
+from handrail.recipes import reward as reward_recipe
+from handrail.recipes import sample as sample_recipe
+from handrail.recipes import sft as sft_recipe
+from handrail.recipes.parts import fingerprint
+from handrail.tasks import TASKS, ceiling
+
+__all__ = ["Round", "make_data", "run", "stage_settings"]
+
+
+def run(cfg: Round) -> dict:
+    """The whole round; returns what stands in its summary.json."""
+    out = Path(cfg.out)
+    settings = stage_settings(cfg, out)  # a wrong key in the last section is found before the first stage begins
+    out.mkdir(parents=True, exist_ok=True)
+    log = Log()
+    first = out / "round-1"
+    stage(
+        log,
+        "data",
+        first / "data",
+        cfg.model_dump(include={"task", "data", "seed"}),
+        given(cfg),
+        lambda: make_data(cfg, first / "data"),
+    )
+    if "sft" in settings[0]:
+        sft = settings[0]["sft"]
+        stage(
+            log,
+            "sft",
+            Path(sft.out),
+            plain(sft),
+            files(first / "data/demonstrations.jsonl"),
+            lambda: sft_recipe.run(sft),
+        )
+    for number, here in enumerate(settings, 1):
+        one_round(cfg, here, number, out, log)
+    summary = summarise(cfg, settings, out, log)
+    write(out / "summary.json", summary)
+    description = TASKS[cfg.task.name].description if cfg.task else ""
+    write(
+        out / "round.json",
+        {
+            "task": cfg.task.name if cfg.task else None,
+            "title": cfg.title,
+            "description": description,
+            "rounds": cfg.rounds,
+            "stages": log.stages,
+        },
+    )
+    (out / "handrail.yaml").write_text(dump(cfg), encoding="utf-8")
+    write_report(out, out / "report.html")
+    return summary
+
+
+def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
+    """Responses and labels where they are simulated, then reward model, PPO and evaluation."""
+    folder = out / f"round-{number}"
+    rankings = folder / "labels/rankings.jsonl"
+    if cfg.labels == "simulated":
+        sample = here["sample"]
+        inputs = {"model": fingerprint(sample.model.path)} | files(Path(sample.prompts.path))
+        stage(log, "responses", folder / "responses", plain(sample), inputs, lambda: sample_recipe.run(sample))
+        earlier = [out / f"round-{n}/labels/rankings.jsonl" for n in range(1, number)]
+        responses = folder / "responses/responses.jsonl"
+        crew_settings = cfg.model_dump(include={"task", "seed"}) | {"round": number}
+        inputs = files(responses, *earlier)
+        stage(
+            log,
+            "labels",
+            folder / "labels",
+            crew_settings,
+            inputs,
+            lambda: simulate(cfg, number, responses, earlier, rankings),
+        )
+    reward, ppo, evaluation = here["reward"], here["ppo"], here["evaluate"]
+    inputs = {"model": fingerprint(reward.model.path)} | files(rankings)
+    stage(log, "reward", Path(reward.out), plain(reward), inputs, lambda: reward_recipe.run(reward))
+    inputs = {"policy": fingerprint(ppo.policy.path), "reward": fingerprint(ppo.reward.model)} | files(Path(ppo.prompts.path))
+    stage(log, "ppo", Path(ppo.out), plain(ppo), inputs, lambda: ppo_recipe.run(ppo))
+    inputs = {"before": fingerprint(evaluation.before.path), "after": fingerprint(evaluation.after.path)}
+    stage(log, "evaluation", Path(evaluation.out), plain(evaluation), inputs, lambda: evaluate_recipe.run(evaluation))
+
+
+def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
+    """The figures of the last round, the reward model's beside what the labels allow, and the seconds of each stage."""
+    last = settings[-1]
+    evaluation = json.loads((Path(last["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))
+    tested = json.loads((Path(last["reward"].out) / "summary.json").read_text(encoding="utf-8"))
+    reached = {
+        **tested["accuracy"],
+        "length_baseline": tested["length_baseline"]["value"],
+        "length_rule": tested["length_baseline"],
+    }
+    reached["agreement"] = tested["agreement"]
+    if cfg.task:
+        rankings = load_rankings(last["reward"].data).records
+        _, test = split_by_prompt(rankings, last["reward"].held_out, cfg.seed)
+        task = TASKS[cfg.task.name]
+        reached["ceiling"] = ceiling(test, task.gold)
+        reached["share_of_ceiling"] = (reached["value"] - 0.5) / (reached["ceiling"] - 0.5)
+        evaluation |= {"content_parts": list(task.content_parts), "manner_parts": list(task.manner_parts)}
+    seconds: dict[str, float] = {}
+    for done in log.stages:
+        seconds[done["name"]] = seconds.get(done["name"], 0.0) + done["seconds"]
+    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))["win_rate"] for s in settings]
+    return {**evaluation, "reward_accuracy": reached, "rounds": rounds, "seconds": seconds}

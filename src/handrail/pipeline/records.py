@@ -1,0 +1,131 @@
+"""The records that a round stands on: made by a built-in task or read from the user's files, and the simulated labels."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from handrail.data import (
+    Source,
+    load_demonstrations,
+    load_prompts,
+    load_rankings,
+    load_responses,
+    split_by_prompt,
+    write_records,
+)
+from handrail.errors import ConfigError, DataError
+from handrail.pipeline.settings import Round
+from handrail.pipeline.stages import files
+from handrail.recipes.parts import derive
+from handrail.records import Demonstration, Prompt, Ranking, Response
+from handrail.tasks import TASKS, crew
+
+
+def given(cfg: Round) -> dict[str, str]:
+    """What the user's files hold, where they are local."""
+    sources = (
+        [
+            s
+            for s in (
+                cfg.data.demonstrations,
+                cfg.data.comparisons,
+                cfg.data.responses,
+                cfg.data.prompts,
+                cfg.data.held_out,
+            )
+            if isinstance(s, Source)
+        ]
+        if cfg.data
+        else []
+    )
+    return files(*(Path(s.path) for s in sources if Path(s.path).is_file()))
+
+
+def make_data(cfg: Round, folder: Path) -> None:
+    """demonstrations, prompts, held_out, references and, where given, rankings, as files of records."""
+    if cfg.task:
+        task, size = TASKS[cfg.task.name], cfg.task
+        held_out = task.prompts(size.held_out, derive(cfg.seed, "held_out"))
+        away = frozenset(p.text for p in held_out)
+        write_records(
+            folder / "demonstrations.jsonl",
+            task.demonstrations(size.demonstrations, derive(cfg.seed, "demonstrations"), away),
+        )
+        write_records(folder / "prompts.jsonl", task.prompts(size.prompts, derive(cfg.seed, "prompts"), away))
+        rng = random.Random(derive(cfg.seed, "references"))
+        answers = [Demonstration(prompt=p, response=task.draw_response(rng, p)) for p in held_out]
+        write_records(folder / "references.jsonl", answers)
+        write_records(folder / "held_out.jsonl", held_out)
+        return
+    assert cfg.data is not None
+    demonstrations = load_demonstrations(cfg.data.demonstrations).records if cfg.data.demonstrations else []
+    rankings = load_rankings(cfg.data.comparisons).records if cfg.data.comparisons else []
+    if cfg.data.responses:
+        rankings += ranked_by_model(cfg.data.responses, cfg.data.model_order)
+    given = load_prompts(cfg.data.prompts).records if cfg.data.prompts else []
+    known: dict[str, Prompt] = {}
+    for prompt in [*given, *(r.prompt for r in rankings), *(d.prompt for d in demonstrations)]:
+        known.setdefault(prompt.text, prompt)
+    if isinstance(cfg.data.held_out, Source):
+        held_out = list({p.text: p for p in load_prompts(cfg.data.held_out).records}.values())
+    else:
+        _, held_out = split_by_prompt(list(known.values()), cfg.data.held_out, cfg.seed)
+    away = frozenset(p.text for p in held_out)
+    prompts = [p for text, p in known.items() if text not in away and (not given or any(text == g.text for g in given))]
+    if not prompts or not held_out:
+        raise DataError(
+            f"{len(prompts)} prompts to train on and {len(held_out)} held out",
+            "at least one of each",
+            "see data.held_out",
+        )
+    write_records(folder / "demonstrations.jsonl", [d for d in demonstrations if d.prompt.text not in away])
+    write_records(folder / "rankings.jsonl", [r for r in rankings if r.prompt.text not in away])
+    write_records(folder / "prompts.jsonl", prompts)
+    write_records(folder / "references.jsonl", [d for d in demonstrations if d.prompt.text in away])
+    write_records(folder / "held_out.jsonl", held_out)
+
+
+def ranked_by_model(source: Source, order: list[list[str]]) -> list[Ranking]:
+    """One ranking for each prompt, from a known order of the models that answered it."""
+    place = {model: number for number, tied in enumerate(order, 1) for model in tied}
+    answers: dict[str, dict[str, Response]] = {}
+    for response in load_responses(source).records:
+        if response.model not in place:
+            raise DataError(
+                f"{source.path}: a response by the model {response.model!r}",
+                f"data.model_order names {', '.join(place)}",
+                "add it there",
+            )
+        answers.setdefault(response.prompt.text, {}).setdefault(response.text, response)
+    rankings = []
+    for different in answers.values():
+        shown = list(different.values())
+        if len({place[r.model] for r in shown}) > 1:
+            texts, models = tuple(r.text for r in shown), tuple(r.model for r in shown)
+            places = tuple(place[m] for m in models)
+            rankings.append(Ranking(prompt=shown[0].prompt, responses=texts, places=places, models=models, labeller="model order"))
+    return rankings
+
+
+def simulate(cfg: Round, number: int, responses: Path, earlier: list[Path], out: Path) -> None:
+    """Simulated labellers rank the responses to each prompt; the rankings of earlier rounds stay in."""
+    assert cfg.task is not None
+    task, labellers = TASKS[cfg.task.name], crew(cfg.task.labellers, derive(cfg.seed, "crew"))
+    rng = np.random.default_rng(derive(cfg.seed, "labels", number))
+    answers: dict[str, tuple[Prompt, list[str]]] = {}
+    for response in load_responses(Source(path=str(responses))).records:
+        answers.setdefault(response.prompt.text, (response.prompt, []))[1].append(response.text)
+    rankings: list[Ranking] = [r for path in earlier for r in load_rankings(Source(path=str(path))).records]
+    for prompt, texts in answers.values():
+        different = list(dict.fromkeys(texts))
+        if len(different) > 1:
+            labeller = labellers[int(rng.integers(len(labellers)))]
+            rankings.append(labeller.rank(prompt, different, task.gold, rng))
+    if not rankings:
+        raise ConfigError(
+            "the model gives one and the same response every time",
+            "at least two different ones to rank",
+            "raise sampling.temperature",
+        )
+    write_records(out, rankings)
