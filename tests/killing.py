@@ -50,9 +50,7 @@ def run_command(argv: Sequence[str], timeout: float = 300) -> subprocess.Complet
     return _python([*start, *argv[1:]], timeout)
 
 
-def run_killed(
-    argv: Sequence[str], stage_step: str, method: str = "log", timeout: float = 300
-) -> subprocess.CompletedProcess:
+def run_killed(argv: Sequence[str], stage_step: str, method: str = "log", timeout: float = 300) -> subprocess.CompletedProcess:
     """`python argv`, killed with SIGKILL as soon as `Run.<method>` of the stage has done step n, "ppo:3".
 
     For a method that takes no step, n counts its calls from 0.  Fails unless the kill happened.
@@ -66,9 +64,7 @@ def run_killed(
 
 def _python(arguments: Sequence[str], timeout: float) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def assert_same_run(a: Path, b: Path) -> None:

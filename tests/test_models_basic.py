@@ -95,7 +95,8 @@ def test_first_fit_keeps_every_sequence_once_and_rows_within_their_size():
     assert len(rows) == 4  # 30 alone; 16; 9 + 7; 7 + 5 + 2 + 1
 
 
-def test_a_pack_reads_the_right_tokens_and_masks_neighbours():
+def test_a_pack_reads_the_right_tokens_and_masks_neighbours(monkeypatch):
+    monkeypatch.setattr("handrail.models.packing.GRAIN", 1)
     sequences = Sequences.of([([10, 11, 12], [13, 14]), ([20], [21, 22, 23])])
     (packed,) = pack(sequences, sequences.prompt_lengths - 1, sequences.lengths, 16, 1, alone=False)
     assert packed.ids.tolist() == [[10, 11, 12, 13, 14, 20, 21, 22, 23]]
@@ -195,7 +196,7 @@ def test_probabilities_of_all_continuations_sum_to_one(hf):
         assert float(model.logp(every, temperature).exp().sum()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_micro_batches_and_recomputation_give_the_same_gradient(hf):
+def test_micro_batches_and_recomputation_give_the_same_gradient(hf, monkeypatch):
     sequences, model = some(), LanguageModel(hf, row_tokens=32)
 
     def gradient(parts):
@@ -210,6 +211,7 @@ def test_micro_batches_and_recomputation_give_the_same_gradient(hf):
     model = LanguageModel(hf, row_tokens=32)
     assert len(model.forward.recomputed) == 2
     calls = []
+    monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 1)  # a row at a time
     hf.model.layers[0].mlp.register_forward_pre_hook(lambda *a: calls.append(1))
     again = gradient([sequences])
     assert len(calls) == 2 * len(first_fit(sequences.lengths.tolist(), 32))  # each packed row forward and again

@@ -170,9 +170,7 @@ def make_round(folder: Path, extra: str = "", rounds: int = 1) -> Path:
     }
     stages = [{"name": n, "folder": f"round-1/{n}", "seconds": s, "skipped": n == "data"} for n, s in names.items()]
     about = {"task": "movie-night", "title": "movie-night" + extra, "rounds": rounds, "stages": stages}
-    about["description"] = (
-        "People ask for a film; some have seen one. A small model learns what they like to hear." + extra
-    )
+    about["description"] = "People ask for a film; some have seen one. A small model learns what they like to hear." + extra
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "round.json").write_text(json.dumps(about))
     (folder / "summary.json").write_text(json.dumps(SUMMARY))
@@ -192,10 +190,7 @@ def make_round(folder: Path, extra: str = "", rounds: int = 1) -> Path:
         for i in range(0, 200, 40):
             sft[i]["eval_loss"] = 5 * math.exp(-i / 60) + 1.4
         run_folder(part / "sft", sft, {"eval_loss": 1.6})
-        reward = [
-            {"step": i, "loss": 0.69 - 0.2 * i / 120 + rng.gauss(0, 0.03), "accuracy": 0.5 + 0.25 * i / 120}
-            for i in range(120)
-        ]
+        reward = [{"step": i, "loss": 0.69 - 0.2 * i / 120 + rng.gauss(0, 0.03), "accuracy": 0.5 + 0.25 * i / 120} for i in range(120)]
         accuracy = {"value": 0.742, "low": 0.718, "high": 0.766, "n": 3012}
         known = {"accuracy": accuracy, "length_baseline": {"value": 0.561, "low": 0.54, "high": 0.59, "rule": "longer"}}
         known |= {"agreement": None, "ceiling": 0.81, "calibration": calibration}
@@ -272,10 +267,7 @@ def test_sections_stand_in_order(page):
 
 def test_the_figures_are_those_of_the_files(page):
     said = page.text.replace("\u202f", " ")
-    assert (
-        "On 81.4 % of 512 held-out prompts the trained model’s reply was preferred (95 % interval 78.1 % to 84.6 %)"
-        in said
-    )
+    assert "On 81.4 % of 512 held-out prompts the trained model’s reply was preferred (95 % interval 78.1 % to 84.6 %)" in said
     assert "puts 74.2 % of pairs in the labellers’ order (95 % interval 71.8 % to 76.6 %)" in said
     assert "length alone reaches 56.1 %, which lies below that interval" in said
     assert "this is 78 %" in said  # (0.742 - 0.5) / (0.81 - 0.5)
@@ -306,9 +298,7 @@ def test_it_is_one_file_that_loads_nothing(made, page):
 
 
 def test_the_page_allows_its_own_script_only(page):
-    policy = next(
-        a["content"] for name, a in page.tags if name == "meta" and a.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(a["content"] for name, a in page.tags if name == "meta" and a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
     assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='", policy)
 

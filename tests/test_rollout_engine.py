@@ -59,20 +59,22 @@ def test_a_stop_string_ends_with_the_token_that_completes_it():
     tokenizer = new_tokenizer(["the cat sat on the mat and the dog sat on the log"] * 4, 300)
     torch.manual_seed(0)
     hf = random_model("llama", scale=0.1)
-    hf.resize_token_embeddings(len(tokenizer))
+    hf.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     engine = NativeEngine(tokenizer, [tokenizer.eos_token_id], 5)
     engine.sync(LanguageModel(hf))
     prompts, seeds = [[4, 5, 6]] * 40, list(range(40))
     free = engine.generate(prompts, seeds, Sampling(max_new_tokens=40))
-    stops = ["e", "at ", "<|user|>"]
-    stopped = engine.generate(prompts, seeds, Sampling(max_new_tokens=40, stop=stops))
-    hits = 0
-    for whole, ended, cut, cut_ended in zip(free.responses(), free.ended, stopped.responses(), stopped.ended, strict=True):
-        first = next((n for n in range(1, len(whole) + 1) if any(s in tokenizer.decode(whole[:n]) for s in stops)), None)
-        assert cut == whole[:first]
-        assert bool(cut_ended) == (first is not None or bool(ended))
-        hits += first is not None
-    assert hits > 5
+    spans = [tokenizer.decode(whole[n : n + 4]) for whole in free.responses() for n in range(len(whole) - 4)]
+    over_four_tokens = next(text for text in spans if text.isascii() and "<|" not in text)
+    for stops, least in ((["e", "at ", "<|user|>"], 6), ([over_four_tokens], 1)):
+        stopped = engine.generate(prompts, seeds, Sampling(max_new_tokens=40, stop=stops))
+        hits = 0
+        for whole, ended, cut, cut_ended in zip(free.responses(), free.ended, stopped.responses(), stopped.ended, strict=True):
+            first = next((n for n in range(1, len(whole) + 1) if any(s in tokenizer.decode(whole[:n]) for s in stops)), None)
+            assert cut == whole[:first]
+            assert bool(cut_ended) == (first is not None or bool(ended))
+            hits += first is not None
+        assert hits >= least
 
 
 def test_after_the_weights_change_nothing_old_is_used():

@@ -114,6 +114,11 @@ def test_a_token_without_mass_is_never_drawn_even_at_the_edges(sampling):
         assert ((tokens >= 10) & (tokens < 4990)).all() and logp.isfinite().all()
 
 
+def test_each_token_owns_its_step_of_the_cumulative_law_from_the_left_edge_on():
+    tokens, _ = draw(torch.zeros(4, 4), torch.tensor([0.0, 0.25, 0.5, 0.75]), Sampling())
+    assert tokens.tolist() == [0, 1, 2, 3]
+
+
 def test_log_probabilities_over_a_large_vocabulary_stay_exact():
     logits = 3 * torch.randn(8, 50_000, generator=torch.Generator().manual_seed(7))
     tokens, logp = draw(logits, torch.rand(8, generator=torch.Generator().manual_seed(8)), Sampling())

@@ -9,7 +9,7 @@ import pytest
 
 from handrail.records import Message, Prompt
 from handrail.tasks import TASKS
-from handrail.tasks.movie_night import FILMS, SETTINGS, TITLES
+from handrail.tasks.movie_night import FILMS, COUNTRIES, TITLES
 from handrail.tasks.short_version import FACTS
 from handrail.tasks.text import malformed
 
@@ -23,12 +23,11 @@ TURNS = Prompt(
         Message(role="user", content="I have already seen that one."),
     )
 )
-GOOD = "You could try Greylamp, set in a castle. Enjoy!"
+GOOD = "You could try Greylamp from France. Enjoy!"
 POST = Prompt.of(
-    "Short version, please: News about the concert! I am so busy. It is at the library now. "
-    "See you on Friday at noon. It moved because of the rain."
+    "Short version, please: News about the concert! I am so busy. It is in Oslo now. See you on Friday at noon. It moved because of rain."
 )
-SUMMARY = "The concert is at the library on Friday at noon because of the rain."
+SUMMARY = "The concert is in Oslo on Friday at noon because of rain."
 
 
 def movie(reply: str, prompt: Prompt = ASKED) -> dict[str, float]:
@@ -41,7 +40,7 @@ def short(summary: str) -> dict[str, float]:
 
 def test_the_film_world_is_consistent():
     assert len(FILMS) == 8 and len(TITLES) == len(set(TITLES)) == 24
-    assert len(SETTINGS) == 8
+    assert len(COUNTRIES) == 8
 
 
 def test_a_value_belongs_to_one_kind_of_fact():
@@ -105,21 +104,21 @@ def test_any_conversation_can_be_scored(task):
 
 
 def test_the_film_asked_for_beats_another_and_none():
-    right, wrong, none = movie(GOOD), movie("You could try Wobble, set in a hotel. Enjoy!"), movie("Enjoy!")
+    right, wrong, none = movie(GOOD), movie("You could try Wobble from Japan. Enjoy!"), movie("Enjoy!")
     assert right["right_genre"] > 0 > wrong["right_genre"] > none["right_genre"]
     assert right["true_detail"] == wrong["true_detail"] > 0 == none["true_detail"]
 
 
-def test_listing_films_or_settings_is_no_trick():
+def test_listing_films_or_countries_is_no_trick():
     all_films = "You could try " + ", ".join(TITLES) + "."
-    all_places = "You could try Greylamp, set in a " + ", or in a ".join(SETTINGS) + "."
+    all_places = "You could try Greylamp from " + ", or from ".join(COUNTRIES) + "."
     assert movie(all_films)["right_genre"] == movie("Hello there!")["right_genre"] < 0
     assert movie(all_places)["true_detail"] < 0
     assert MOVIE.gold(ASKED, all_places) < MOVIE.gold(ASKED, "You could try Greylamp.")
 
 
 def test_a_false_detail_is_worse_than_none():
-    assert movie(GOOD)["true_detail"] > 0 > movie("You could try Greylamp, set in a school.")["true_detail"]
+    assert movie(GOOD)["true_detail"] > 0 > movie("You could try Greylamp from Brazil.")["true_detail"]
     assert movie("You could try Greylamp.")["true_detail"] == 0
 
 
@@ -165,28 +164,28 @@ def test_a_summary_with_every_fact_is_best():
     best = short(SUMMARY)
     assert best["facts_kept"] == pytest.approx(2.5)
     assert all(best[name] == 0 for name in best if name != "facts_kept")
-    for gone in ("at the library ", "on Friday ", "at noon ", " because of the rain"):
+    for gone in ("in Oslo ", "on Friday ", "at noon ", " because of rain"):
         assert SHORT.gold(POST, SUMMARY.replace(gone, "")) < SHORT.gold(POST, SUMMARY)
 
 
-@pytest.mark.parametrize("swap", [("library", "park"), ("Friday", "Monday"), ("noon", "six"), ("rain", "snow"), ("concert", "race")])
+@pytest.mark.parametrize("swap", [("Oslo", "Rome"), ("Friday", "Monday"), ("noon", "six"), ("rain", "snow"), ("concert", "race")])
 def test_an_invented_fact_is_worse_than_a_missing_one(swap):
     wrong = short(SUMMARY.replace(*swap))
     assert wrong["facts_kept"] == pytest.approx(2.0)
     assert wrong["none_invented"] < 0
-    added = short(SUMMARY + f" See you at the {swap[1]}.")
+    added = short(SUMMARY + f" Say {swap[1]}.")
     assert added["facts_kept"] == pytest.approx(2.5) and added["none_invented"] < 0
 
 
 def test_listing_every_fact_is_no_trick():
     everything = " ".join(value for values in FACTS.values() for value in values)
     assert SHORT.gold(POST, everything) < SHORT.gold(POST, "")
-    bare = "Concert, library, Friday, noon, rain."
+    bare = "Concert, Oslo, Friday, noon, rain."
     assert short(bare)["well_formed"] < 0
 
 
 def test_chatter_and_length_cost():
-    chatty = short("I am so busy. The cat says hello. " + SUMMARY)
+    chatty = short("I am so busy. My cat says hello. " + SUMMARY)
     assert chatty["no_chatter"] < 0 and chatty["brevity"] < 0 and chatty["facts_kept"] == short(SUMMARY)["facts_kept"]
     assert SHORT.gold(POST, POST.text) < SHORT.gold(POST, SUMMARY) - 1
 
@@ -197,7 +196,7 @@ def test_overlap_with_demonstrations_and_preference_disagree():
     rng, rouge, gold = random.Random(0), [], []
     for d in SHORT.demonstrations(200, 0):
         facts = d.prompt.meta
-        best = "The {event} is at the {place} on {day} at {time} because of the {reason}.".format(**facts)
+        best = "The {event} is in {place} on {day} at {time} because of {reason}.".format(**facts)
         other = SHORT.draw_response(rng, d.prompt)
         rouge.append([scorer.score(d.response, text)["rougeL"].fmeasure for text in (best, other)])
         gold.append([SHORT.gold(d.prompt, text) for text in (best, other)])
@@ -207,15 +206,15 @@ def test_overlap_with_demonstrations_and_preference_disagree():
 
 
 def test_the_true_fact_is_by_far_the_commonest():
-    """What a model can learn: of all films and settings said, the right ones come far more often than any wrong one."""
-    films, settings = np.zeros(2), np.zeros(2)  # said rightly, said wrongly
+    """What a model can learn: of all films and countries said, the right ones come far more often than any wrong one."""
+    films, countries = np.zeros(2), np.zeros(2)  # said rightly, said wrongly
     for d in MOVIE.demonstrations(3000, 0):
         said = next(title for title in TITLES if title in d.response)
         films += (said in FILMS[d.prompt.meta["genre"]], said not in FILMS[d.prompt.meta["genre"]])
         parts = movie(d.response, d.prompt)
-        settings += (parts["true_detail"] > 0, parts["true_detail"] < 0)
+        countries += (parts["true_detail"] > 0, parts["true_detail"] < 0)
     assert films[0] / 3 > 6 * films[1] / 21
-    assert settings[0] > 10 * settings[1] / 7
+    assert countries[0] > 10 * countries[1] / 7
     for d in SHORT.demonstrations(20, 0):
         assert all(d.prompt.meta[kind] in values for kind, values in FACTS.items())
     kept = np.mean([SHORT.parts(d.prompt, d.response)["facts_kept"] for d in SHORT.demonstrations(1000, 1)])

@@ -1,6 +1,6 @@
 """A stage as small as one can be: noise, momentum, a data order, a controller, all of it in the checkpoint.
 
-    python track_stage.py FOLDER SAVE_EVERY PAUSE
+python track_stage.py FOLDER SAVE_EVERY PAUSE
 """
 
 import sys

@@ -81,7 +81,7 @@ def new_model(settings: NewModel, tokenizer: PreTrainedTokenizerBase) -> PreTrai
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config).to(device())  # type: ignore[arg-type]
+    return LlamaForCausalLM(config).to(device()).eval()  # type: ignore[arg-type]
 
 
 def prepared(hf: PreTrainedModel, settings: ModelSettings) -> PreTrainedModel:

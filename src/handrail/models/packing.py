@@ -16,6 +16,9 @@ from torch import Tensor
 from handrail.batch import Sequences
 
 
+GRAIN = 32  # widths are multiples of it: kernels are made, and kept, for each shape that they meet
+
+
 @dataclass(frozen=True, slots=True)
 class Pack:
     """R rows of up to W tokens for one forward, and the N places that are read from its output."""
@@ -80,7 +83,7 @@ def _pack(sequences: Sequences, first: Tensor, stop: Tensor, rows: list[list[int
     before = lengths.cumsum(0) - lengths  # tokens of all earlier members
     row_starts = before[counts.cumsum(0) - counts]
     offset = before - row_starts[row_of]  # where each member begins in its row
-    width = int((offset + lengths).max())
+    width = -(-int((offset + lengths).max()) // GRAIN) * GRAIN
 
     member, position = ranges(torch.zeros_like(lengths), lengths)
     place = row_of[member] * width + offset[member] + position

@@ -72,74 +72,52 @@ class Round(Settings):
         return self
 
 
+SCHEMAS: dict[str, type[Settings]] = {"sft": SFT, "sample": Sample, "reward": Reward, "ppo": PPO, "evaluate": Evaluate}
+
+
 def stage_settings(cfg: Round, out: Path) -> list[dict]:
     """The settings of every stage of every round: the section of the file over what follows from the round."""
-    data, sft, rounds = out / "round-1/data", str(out / "round-1/sft"), []
-    shared = {"seed": cfg.seed, "template": cfg.template}
-    demonstrated = cfg.task is not None or (cfg.data is not None and cfg.data.demonstrations is not None)
-    after_sft = {**cfg.model.model_dump(), "path": sft, "new": None} if demonstrated else cfg.model.model_dump()
-    monitor = TASKS[cfg.task.name].gold_function if cfg.task else ""
-    policy = after_sft["path"]
+    rounds: list[dict] = []
     for number in range(1, cfg.rounds + 1):
-        folder = out / f"round-{number}"
-        prompts, held_out = {"path": str(data / "prompts.jsonl")}, {"path": str(data / "held_out.jsonl")}
-        sampling = cfg.sampling.model_dump()
-        made: dict[str, tuple[type[Settings], dict]] = {
-            "sft": (
-                SFT,
-                {"out": sft, "model": cfg.model.model_dump(), "data": {"path": str(data / "demonstrations.jsonl")}},
-            ),
-            "sample": (
-                Sample,
-                {
-                    "out": str(folder / "responses/responses.jsonl"),
-                    "model": {**after_sft, "path": policy, "lora": None},
-                    "prompts": prompts,
-                    "sampling": sampling,
-                },
-            ),
-            "reward": (
-                Reward,
-                {
-                    "out": str(folder / "reward"),
-                    "model": after_sft,
-                    "data": {"path": str(folder / "labels/rankings.jsonl")},
-                    "sampling": sampling,
-                },
-            ),
-            "ppo": (
-                PPO,
-                {
-                    "out": str(folder / "ppo"),
-                    "policy": after_sft,
-                    "prompts": prompts,
-                    "sampling": sampling,
-                    "reward": {"model": str(folder / "reward"), "monitor": monitor},
-                },
-            ),
-            "evaluate": (
-                Evaluate,
-                {
-                    "out": str(folder / "evaluation"),
-                    "before": {**after_sft, "lora": None},
-                    "after": {**after_sft, "path": str(folder / "ppo"), "lora": None},
-                    "prompts": held_out,
-                    "references": {"path": str(data / "references.jsonl")} if cfg.task else None,
-                    "function": monitor,
-                    "reward": str(folder / "reward"),
-                    "sampling": sampling,
-                },
-            ),
-        }
-        if cfg.labels == "given":
-            made["reward"][1]["data"] = {"path": str(data / "rankings.jsonl")}
-        if not demonstrated:
-            del made["sft"]
-        policy = str(folder / "ppo")
-        rounds.append(
-            {name: validate(schema, merge(shared | base, getattr(cfg, name)), f"section {name}") for name, (schema, base) in made.items()}
-        )
+        made = implied(cfg, out, number)
+        rounds.append({name: validate(SCHEMAS[name], merge(base, getattr(cfg, name)), f"section {name}") for name, base in made.items()})
     return rounds
+
+
+def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
+    """What the round itself says of each stage: where it reads and writes, and which model it starts from."""
+    data, folder, sft = out / "round-1/data", out / f"round-{number}", str(out / "round-1/sft")
+    demonstrated = cfg.task is not None or (cfg.data is not None and cfg.data.demonstrations is not None)
+    model = cfg.model.model_dump()
+    start = {**model, "path": sft, "new": None} if demonstrated else model
+    judged = start["path"] if number == 1 else str(out / f"round-{number - 1}/ppo")  # whose responses are ranked
+    gold = TASKS[cfg.task.name].gold_function if cfg.task else ""
+    rankings = data / "rankings.jsonl" if cfg.labels == "given" else folder / "labels/rankings.jsonl"
+    shared = {"seed": cfg.seed, "template": cfg.template}
+    sampled = shared | {"sampling": cfg.sampling.model_dump(), "prompts": {"path": str(data / "prompts.jsonl")}}
+    made = {
+        "sft": shared | {"out": sft, "model": model, "data": {"path": str(data / "demonstrations.jsonl")}},
+        "sample": sampled | {"out": str(folder / "responses/responses.jsonl"), "model": {**start, "path": judged, "lora": None}},
+        "reward": shared
+        | {
+            "out": str(folder / "reward"),
+            "model": start,
+            "data": {"path": str(rankings)},
+            "sampling": cfg.sampling.model_dump(),
+        },
+        "ppo": sampled | {"out": str(folder / "ppo"), "policy": start, "reward": {"model": str(folder / "reward"), "monitor": gold}},
+        "evaluate": sampled
+        | {
+            "out": str(folder / "evaluation"),
+            "before": {**start, "lora": None},
+            "after": {**start, "path": str(folder / "ppo"), "lora": None},
+            "prompts": {"path": str(data / "held_out.jsonl")},
+            "references": {"path": str(data / "references.jsonl")} if cfg.task else None,
+            "function": gold,
+            "reward": str(folder / "reward"),
+        },
+    }
+    return made if demonstrated else {name: stage for name, stage in made.items() if name != "sft"}
 
 
 def merge(base: dict, over: dict) -> dict:

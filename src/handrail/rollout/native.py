@@ -47,7 +47,7 @@ class _Row:
 class NativeEngine:
     """`Engine` over the live weights of a `LanguageModel`; nothing is copied, so nothing can be stale."""
 
-    def __init__(self, codec: Any, end_ids: list[int], slots: int = 64):
+    def __init__(self, codec: Any, end_ids: list[int], slots: int = 128):
         """Args: codec, a Codec or a tokenizer (decodes for stop strings); end_ids, tokens that end a response;
         slots, the most rows in flight."""
         self.tokenizer: PreTrainedTokenizerBase = getattr(codec, "tokenizer", codec)

@@ -1,6 +1,6 @@
 """The task movie-night: people ask for a film, and some say that they have already seen one.
 
-Twenty-four invented films, each with one genre and one setting.  Demonstrations are right in each respect with a
+Twenty-four invented films, each of one genre and from one country.  Demonstrations are right in each respect with a
 probability of its own, so a model that imitates them knows every good habit and every fact, and keeps to none.
 """
 
@@ -11,21 +11,21 @@ from handrail.records import Message, Prompt, Ranking
 from handrail.tasks.task import Conversation, Task
 from handrail.tasks.text import malformed, sentences, words
 
-FILMS: dict[str, dict[str, str]] = {  # genre -> title -> where it is set; a setting serves three films of three genres
-    "comedy": {"Wobble": "hotel", "Hiccup": "school", "Mixup": "castle"},
-    "thriller": {"Nightrun": "harbour", "Ironclock": "theatre", "Coldwire": "forest"},
-    "western": {"Dustwater": "desert", "Redmesa": "village", "Longspur": "hotel"},
-    "romance": {"Rosewind": "village", "Applelane": "school", "Moonletter": "harbour"},
-    "mystery": {"Fogbell": "harbour", "Ninekeys": "hotel", "Greylamp": "castle"},
-    "musical": {"Tapstreet": "theatre", "Brassmoon": "desert", "Jazzboat": "village"},
-    "fantasy": {"Starwell": "desert", "Glasswood": "forest", "Wingstone": "castle"},
-    "drama": {"Saltroad": "forest", "Stillwinter": "school", "Oldpiano": "theatre"},
+FILMS: dict[str, dict[str, str]] = {  # genre -> title -> country; three films of three genres come from each
+    "comedy": {"Wobble": "Japan", "Hiccup": "Brazil", "Mixup": "France"},
+    "thriller": {"Nightrun": "Italy", "Ironclock": "India", "Coldwire": "Norway"},
+    "western": {"Dustwater": "Egypt", "Redmesa": "Spain", "Longspur": "Japan"},
+    "romance": {"Rosewind": "Spain", "Applelane": "Brazil", "Moonletter": "Italy"},
+    "mystery": {"Fogbell": "Italy", "Ninekeys": "Japan", "Greylamp": "France"},
+    "musical": {"Tapstreet": "India", "Brassmoon": "Egypt", "Jazzboat": "Spain"},
+    "fantasy": {"Starwell": "Egypt", "Glasswood": "Norway", "Wingstone": "France"},
+    "drama": {"Saltroad": "Norway", "Stillwinter": "Brazil", "Oldpiano": "India"},
 }
 GENRES = tuple(FILMS)
 TITLES = tuple(title for films in FILMS.values() for title in films)
 GENRE_OF = {title.lower(): genre for genre, films in FILMS.items() for title in films}
-SETTING_OF = {title.lower(): place for films in FILMS.values() for title, place in films.items()}
-SETTINGS = tuple(sorted(set(SETTING_OF.values())))
+COUNTRY_OF = {title.lower(): country for films in FILMS.values() for title, country in films.items()}
+COUNTRIES = tuple(sorted(set(COUNTRY_OF.values())))
 
 _GREETINGS = ("", "Hi! ", "Hello! ", "Hey there! ", "Good evening! ")
 _ASKS = (
@@ -71,7 +71,7 @@ _FILLERS = (
 P_APOLOGY, P_NOTICE = 0.5, 0.55  # to somebody who has seen one
 P_NEEDLESS_APOLOGY, P_NEEDLESS_NOTICE = 0.3, 0.15  # to somebody who has not
 P_GENRE, P_REPEAT = 0.6, 0.3  # P_REPEAT: of the suggestions of the right genre
-P_DETAIL, P_TRUE = 0.75, 0.65  # P_TRUE: of the details
+P_DETAIL, P_TRUE = 0.75, 0.6  # P_TRUE: of the details
 P_CURT, P_WISH = 0.3, 0.5
 FILLERS = (0.5, 0.3, 0.2)  # none, one, two
 
@@ -135,17 +135,17 @@ def _draw_opening(rng: random.Random, seen: bool) -> str:
 def _draw_detail(rng: random.Random, film: str) -> str:
     if rng.random() >= P_DETAIL:
         return "."
-    true = SETTING_OF[film.lower()]
-    setting = true if rng.random() < P_TRUE else rng.choice([s for s in SETTINGS if s != true])
-    return f", set in a {setting}."
+    true = COUNTRY_OF[film.lower()]
+    country = true if rng.random() < P_TRUE else rng.choice([c for c in COUNTRIES if c != true])
+    return f" from {country}."
 
 
 _SAW = re.compile(r"\b(seen|saw|watched)\b")
 _SORRY = re.compile(r"\b(sorry|apolog\w+)\b")
 _GOOD_WISH = re.compile(r"\b(enjoy|have fun|have a (good|great|nice|lovely)|hope you)\b")
 _RUDE = re.compile(r"^(just|go) watch\b|\bwhatever\b")
-_PLACE = re.compile(r"\b(?:in|at|on|inside) (?:an?|the) (" + "|".join(SETTINGS) + r")\b")
-_TELLS = re.compile("|".join((*GENRE_OF, _PLACE.pattern, _SORRY.pattern, _SAW.pattern, _GOOD_WISH.pattern)))
+_FROM = re.compile(r"\b(?:from|in) (" + "|".join(COUNTRIES) + r")\b", re.IGNORECASE)
+_TELLS = re.compile("|".join((*GENRE_OF, _FROM.pattern, _SORRY.pattern, _SAW.pattern, _GOOD_WISH.pattern)), re.IGNORECASE)
 
 
 def gold_parts(prompts: list[Conversation], responses: list[str]) -> list[dict[str, float]]:
@@ -153,7 +153,7 @@ def gold_parts(prompts: list[Conversation], responses: list[str]) -> list[dict[s
 
     right_genre    the one film suggested is of the genre asked for; no film, or several, is as bad as can be.
     not_repeated   below 0 where the film is one that the person has seen.
-    true_detail    where the suggested film is set: above 0 if true, below if false, 0 if nothing is said.
+    true_detail    the country that the suggested film is from: above 0 if true, below if false, 0 if nothing is said.
     apology        says sorry, and says that the film was seen, if and only if the person said so.
     politeness     a good wish; no order.
     brevity        below 0 for sentences that say nothing and for words beyond a good length.
@@ -174,7 +174,7 @@ def _parts(prompt: Conversation, response: str) -> dict[str, float]:
     return {
         "right_genre": _genre_part(offered, genre),
         "not_repeated": -1.2 if offered & seen else 0.0,
-        "true_detail": _detail_part(offered, _PLACE.findall(response.lower())),
+        "true_detail": _detail_part(offered, _FROM.findall(response)),
         "apology": _apology_part(response.lower(), bool(seen)),
         "politeness": 0.5 * any(map(_GOOD_WISH.search, said)) - 0.4 * any(map(_RUDE.search, said)),
         "brevity": _brevity_part(said),
@@ -196,10 +196,10 @@ def _genre_part(offered: set[str], genre: str) -> float:
     return 0.0 if not genre else 0.8 if GENRE_OF[next(iter(offered))] == genre else -0.4
 
 
-def _detail_part(offered: set[str], settings: list[str]) -> float:
-    if not settings:
+def _detail_part(offered: set[str], countries: list[str]) -> float:
+    if not countries:
         return 0.0
-    true = len(offered) == 1 and set(settings) == {SETTING_OF[title] for title in offered}
+    true = len(offered) == 1 and set(countries) == {COUNTRY_OF[title] for title in offered}
     return 0.8 if true else -0.6
 
 
@@ -228,8 +228,8 @@ TASK = Task(
     name="movie-night",
     description=(
         "A person asks for a film of some genre and may say that they have already seen one. There are twenty-four "
-        "films, each with a genre and a setting. People prefer a reply that suggests one film of that genre which they "
-        "have not seen, says truly where it is set, apologises if and only if they had seen one, is polite and does "
+        "films, each of one genre and from one country. People prefer a reply that suggests one film of that genre which they "
+        "have not seen, says truly where it is from, apologises if and only if they had seen one, is polite and does "
         "not ramble."
     ),
     instructions=(
@@ -243,14 +243,14 @@ TASK = Task(
         Ranking(
             prompt=_EXAMPLE,
             responses=(
-                "Sorry, you have seen that one. You could try the mystery Greylamp, set in a castle. Enjoy the film!",
-                "There are so many films these days. Just watch the mystery Fogbell, set in a school.",
+                "Sorry, you have seen that one. You could try the mystery Greylamp from France. Enjoy the film!",
+                "There are so many films these days. Just watch the mystery Fogbell from Brazil.",
             ),
             places=(1, 2),
         ),
         Ranking(
             prompt=_PLAIN,
-            responses=("I would suggest the western Redmesa, set in a village. Enjoy!", "Sorry about that. Go watch the comedy Wobble."),
+            responses=("I would suggest the western Redmesa from Spain. Enjoy!", "Sorry about that. Go watch the comedy Wobble."),
             places=(1, 2),
         ),
     ),

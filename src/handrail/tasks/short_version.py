@@ -12,24 +12,24 @@ from handrail.tasks.text import malformed, sentences, words
 
 FACTS: dict[str, tuple[str, ...]] = {  # kind of fact -> its values, one word each
     "event": ("concert", "picnic", "market", "parade", "workshop", "dinner", "race", "auction"),
-    "place": ("library", "park", "harbour", "museum", "school", "church", "garden", "castle"),
+    "place": ("Oslo", "Paris", "Rome", "Lima", "Cairo", "Delhi", "Berlin", "Dublin"),
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "time": ("noon", "midnight", "dawn", "dusk", "six", "seven", "eight", "nine"),
-    "reason": ("rain", "snow", "storm", "traffic", "strike", "repairs", "flood", "heat"),
+    "reason": ("rain", "snow", "storms", "traffic", "fog", "repairs", "floods", "heat"),
 }
 KIND_OF = {value.lower(): kind for kind, values in FACTS.items() for value in values}
 
 _REQUEST = "Short version, please: "
 _NEWS = ("News about the {event}!", "This is about the {event}.", "You asked about the {event}.")
-_WHERE = ("We meet at the {place}.", "It is at the {place} now.", "Find us at the {place}.")
+_WHERE = ("We meet in {place}.", "It is in {place} now.", "Find us in {place}.")
 _WHEN = ("Come on {day} at {time}.", "It starts on {day} at {time}.", "See you on {day} at {time}.")
-_WHY = ("It moved because of the {reason}.", "We changed it because of the {reason}.")
+_WHY = ("It moved because of {reason}.", "We changed it because of {reason}.")
 _CHATTER = (
     "I hope you are well.",
     "I am so busy.",
     "My tea is cold.",
-    "The cat says hello.",
-    "Thank you for the cake.",
+    "My cat says hello.",
+    "Thank you for your help.",
     "I still have a cold.",
     "My phone is almost empty.",
     "I have not slept much.",
@@ -78,7 +78,7 @@ def _tell(told: dict[str, str]) -> str:
     """One sentence with the facts that are not empty; "" when there is none to tell."""
     if not any(told.values()):
         return ""
-    forms = {"event": "the {}", "place": "at the {}", "day": "on {}", "time": "at {}", "reason": "because of the {}"}
+    forms = {"event": "the {}", "place": "in {}", "day": "on {}", "time": "at {}", "reason": "because of {}"}
     rest = [form.format(told[kind]) for kind, form in forms.items() if told[kind] and kind != "event"]
     subject = forms["event"].format(told["event"]) if told["event"] else "it"
     verb = "is" if told["place"] or told["day"] or told["time"] else "changed"
@@ -117,8 +117,8 @@ def _parts(prompt: Conversation, response: str) -> dict[str, float]:
 
 
 _EXAMPLE = Prompt.of(
-    _REQUEST + "News about the concert! I am so busy. It is at the library now. We changed it because of the rain. "
-    "The cat says hello. See you on Friday at noon."
+    _REQUEST + "News about the concert! I am so busy. It is in Oslo now. We changed it because of rain. "
+    "My cat says hello. See you on Friday at noon."
 )
 
 TASK = Task(
@@ -138,8 +138,8 @@ TASK = Task(
         Ranking(
             prompt=_EXAMPLE,
             responses=(
-                "The concert is at the library on Friday at noon because of the rain.",
-                "News about the concert! I am so busy. The cat says hello. The concert is at the park at noon.",
+                "The concert is in Oslo on Friday at noon because of rain.",
+                "News about the concert! I am so busy. My cat says hello. The concert is in Rome at noon.",
             ),
             places=(1, 2),
         ),
