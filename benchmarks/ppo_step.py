@@ -60,7 +60,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def make_models(folder: Path, size: str) -> None:
+def make_models(folder: Path, size: str, own: bool) -> None:
     """A causal model, a reward model and a tokenizer, saved for both sides."""
     import torch
     from tokenizers import Tokenizer
@@ -79,6 +79,11 @@ def make_models(folder: Path, size: str) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
     for name in ("policy", "reward"):
         fast.save_pretrained(folder / name)
+    if own:
+        from handrail.models import Lora, ModelSettings, ScalarModel, load_causal
+
+        trunk = load_causal(ModelSettings(path=str(folder / "policy"), lora=Lora()))
+        ScalarModel.from_causal(trunk, "normal").save(folder / "reward-adapter", fast)
 
 
 def handrail_side(folder: Path, size: str, steps: int, variant: str) -> dict:
@@ -109,7 +114,7 @@ def handrail_side(folder: Path, size: str, steps: int, variant: str) -> dict:
         roles="one_trunk_shared" if one_trunk else "separate",
         prompts=Source(path=str(folder / "prompts.jsonl")),
         template="plain",
-        reward=RewardSettings(function="benchmarks.ppo_step:constant") if one_trunk else RewardSettings(model=str(folder / "reward")),
+        reward=RewardSettings(model=str(folder / ("reward-adapter" if one_trunk else "reward"))),
         sampling=Sampling(max_new_tokens=NEW),
         steps=steps + 1,
         batch_size=ROWS,
@@ -120,11 +125,6 @@ def handrail_side(folder: Path, size: str, steps: int, variant: str) -> dict:
     lines = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()][1:]
     parts = {name: [line[name] for line in lines] for name in ("act", "judge", "improve")}
     return {"seconds": [sum(p[i] for p in parts.values()) for i in range(steps)], "parts": parts, "peak_gb": peak()}
-
-
-def constant(prompts: list, responses: list[str]) -> list[float]:
-    """A reward that costs nothing, for the side that has no reward model in its memory."""
-    return [float(len(r) % 7) for r in responses]
 
 
 def trl_side(folder: Path, size: str, steps: int, variant: str) -> dict:
@@ -232,7 +232,7 @@ def main() -> None:
     for size in args.models:
         turns: dict[str, list[dict]] = {side: [] for side in args.sides}
         with tempfile.TemporaryDirectory() as folder:
-            make_models(Path(folder), size)
+            make_models(Path(folder), size, "handrail-one-trunk" in args.sides)
             for _ in range(args.pairs):
                 for side in args.sides:
                     interpreter = python if side.startswith("trl") else sys.executable
@@ -248,14 +248,7 @@ def main() -> None:
                         "--folder",
                         folder,
                     ]
-                    done = subprocess.run(
-                        command,
-                        capture_output=True,
-                        text=True,
-                        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[1:] + [str(Path(__file__).parent.parent)])}
-                        if not side.startswith("trl")
-                        else None,
-                    )
+                    done = subprocess.run(command, capture_output=True, text=True)
                     if done.returncode:
                         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
                     turns[side].append(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -281,16 +274,15 @@ def describe(turns: list[dict]) -> dict:
 
 def show(size: str, sides: dict[str, dict]) -> None:
     """A table of one model."""
-    print(
-        f"\n{size}: {SHAPES[size]}, {EPOCHS[size]} epoch(s) a step\n{'':22}{'median s':>10}{'min':>8}{'max':>8}{'peak GB':>9}   ratio to trl / trl-onednn, memory share"
-    )
+    columns = f"{'':22}{'median s':>10}{'min':>8}{'max':>8}{'peak GB':>9}"
+    print(f"\n{size}: {SHAPES[size]}, {EPOCHS[size]} epoch(s) a step")
+    print(columns + "   faster than trl / trl-onednn, share of trl's memory, seconds by part")
     for side, found in sides.items():
         ratios = [f"{sides[p]['median'] / found['median']:.2f}x" for p in ("trl", "trl-onednn") if p in sides]
         share = f"{found['peak_gb'] / sides['trl']['peak_gb']:.2f}" if "trl" in sides else ""
         parts = "  ".join(f"{k} {v:.2f}" for k, v in found.get("parts", {}).items())
-        print(
-            f"{side:22}{found['median']:10.2f}{found['min']:8.2f}{found['max']:8.2f}{found['peak_gb']:9.2f}   {' / '.join(ratios)}  {share}  {parts}"
-        )
+        row = f"{side:22}{found['median']:10.2f}{found['min']:8.2f}{found['max']:8.2f}{found['peak_gb']:9.2f}"
+        print(f"{row}   {' / '.join(ratios)}  {share}  {parts}")
 
 
 if __name__ == "__main__":

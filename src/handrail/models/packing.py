@@ -15,7 +15,6 @@ from torch import Tensor
 
 from handrail.batch import Sequences
 
-
 GRAIN = 32  # widths are multiples of it: kernels are made, and kept, for each shape that they meet
 
 

@@ -51,12 +51,12 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
     """Run PPO to its last step.  Tensors are [B, T] over response tokens unless said otherwise."""
     guard = Guard(3, run)
     restore(parts, guard, run)
+    parts.eval()
     metrics: dict[str, float | int | str] = {}
     with progress("ppo", cfg.steps, run.step) as advance:
         for step in range(run.step, cfg.steps):
             clock = [time.perf_counter()]
             seed_everything(cfg.seed, "step", step)
-            parts.eval()
 
             rollout, prompts = act(cfg, parts, step)
             clock.append(time.perf_counter())
