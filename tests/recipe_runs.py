@@ -39,7 +39,7 @@ class World:
 
     def reward(self, out: Path, over: dict | None = None) -> Reward:
         base = {"out": str(out), "model": {"path": str(self.folder / "sft")}, "data": {"path": str(self.folder / "rankings.jsonl")}}
-        sizes = {"held_out": 0.3, "epochs": 2, "batch_size": 4, "micro_tokens": 300, "normalise_on": 8}
+        sizes = {"held_out": 0.3, "epochs": 3, "batch_size": 5, "micro_tokens": 300, "normalise_on": 8}
         return Reward.model_validate(merge(base | sizes | {"sampling": SAMPLING, "run": {"save_every": 2}}, over or {}))
 
     def ppo(self, out: Path, over: dict | None = None) -> PPO:

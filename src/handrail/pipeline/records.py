@@ -72,7 +72,8 @@ def make_data(cfg: Round, folder: Path) -> None:
     else:
         _, held_out = split_by_prompt(list(known.values()), cfg.data.held_out, cfg.seed)
     away = frozenset(p.text for p in held_out)
-    prompts = [p for text, p in known.items() if text not in away and (not given or any(text == g.text for g in given))]
+    wanted = {p.text for p in given} or known.keys()
+    prompts = [p for text, p in known.items() if text in wanted and text not in away]
     if not prompts or not held_out:
         raise DataError(
             f"{len(prompts)} prompts to train on and {len(held_out)} held out",
@@ -87,17 +88,18 @@ def make_data(cfg: Round, folder: Path) -> None:
 
 
 def ranked_by_model(source: Source, order: list[list[str]]) -> list[Ranking]:
-    """One ranking for each prompt, from a known order of the models that answered it."""
+    """One ranking for each prompt, from a known order of the models that answered it; models not in it are left out."""
     place = {model: number for number, tied in enumerate(order, 1) for model in tied}
     answers: dict[str, dict[str, Response]] = {}
-    for response in load_responses(source).records:
-        if response.model not in place:
-            raise DataError(
-                f"{source.path}: a response by the model {response.model!r}",
-                f"data.model_order names {', '.join(place)}",
-                "add it there",
-            )
-        answers.setdefault(response.prompt.text, {}).setdefault(response.text, response)
+    responses = load_responses(source).records
+    if absent := place.keys() - {r.model for r in responses}:
+        raise DataError(
+            f"{source.path}: no response by {', '.join(sorted(absent))}",
+            f"data.model_order names models among {', '.join(sorted({r.model for r in responses}))}",
+        )
+    for response in responses:
+        if response.model in place:
+            answers.setdefault(response.prompt.text, {}).setdefault(response.text, response)
     rankings = []
     for different in answers.values():
         shown = list(different.values())

@@ -33,7 +33,9 @@ class DataSettings(Settings):
     demonstrations: Source | None = None
     comparisons: Source | None = Field(None, description="comparisons or rankings by people")
     responses: Source | None = Field(None, description="answers of several models, ranked by model_order")
-    model_order: list[list[str]] = Field([], description="the models of `responses`, the best first; those in one list are tied")
+    model_order: list[list[str]] = Field(
+        [], description="the models of `responses`, the best first, those in one list tied, others left out"
+    )
     prompts: Source | None = Field(None, description="for PPO")
     held_out: Source | float = Field(0.1, description="prompts for the evaluation alone: a file, or a share")
 
@@ -92,10 +94,11 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
     start = {**model, "path": sft, "new": None} if demonstrated else model
     judged = start["path"] if number == 1 else str(out / f"round-{number - 1}/ppo")  # whose responses are ranked
     gold = TASKS[cfg.task.name].gold_function if cfg.task else ""
+    answered = cfg.task is not None or (demonstrated and not isinstance(cfg.data and cfg.data.held_out, Source))
     rankings = data / "rankings.jsonl" if cfg.labels == "given" else folder / "labels/rankings.jsonl"
     shared = {"seed": cfg.seed, "template": cfg.template}
     sampled = shared | {"sampling": cfg.sampling.model_dump(), "prompts": {"path": str(data / "prompts.jsonl")}}
-    made = {
+    made: dict[str, dict] = {
         "sft": shared | {"out": sft, "model": model, "data": {"path": str(data / "demonstrations.jsonl")}},
         "sample": sampled | {"out": str(folder / "responses/responses.jsonl"), "model": {**start, "path": judged, "lora": None}},
         "reward": shared
@@ -112,7 +115,7 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
             "before": {**start, "lora": None},
             "after": {**start, "path": str(folder / "ppo"), "lora": None},
             "prompts": {"path": str(data / "held_out.jsonl")},
-            "references": {"path": str(data / "references.jsonl")} if cfg.task else None,
+            "references": {"path": str(data / "references.jsonl")} if answered else None,
             "function": gold,
             "reward": str(folder / "reward"),
         },
