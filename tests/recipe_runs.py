@@ -34,8 +34,9 @@ class World:
 
     def sft(self, out: Path, over: dict | None = None) -> SFT:
         data = {"path": str(self.folder / "demonstrations.jsonl")}
-        base = {"out": str(out), "model": {"new": NEW}, "data": data, "epochs": 2, "batch_tokens": 700, "micro_tokens": 300, "eval_every": 2}
-        return SFT.model_validate(merge(base | {"run": {"save_every": 2}}, over or {}))
+        base = {"out": str(out), "model": {"new": NEW}, "data": data}
+        sizes = {"epochs": 2, "batch_tokens": 700, "micro_tokens": 300, "eval_every": 2}
+        return SFT.model_validate(merge(base | sizes | {"run": {"save_every": 2}}, over or {}))
 
     def reward(self, out: Path, over: dict | None = None) -> Reward:
         base = {"out": str(out), "model": {"path": str(self.folder / "sft")}, "data": {"path": str(self.folder / "rankings.jsonl")}}

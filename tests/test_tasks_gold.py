@@ -23,7 +23,7 @@ TURNS = Prompt(
         Message(role="user", content="I have already seen that one."),
     )
 )
-GOOD = "You could try Greylamp from France. Enjoy!"
+GOOD = "You could try Greylamp from Norway. Enjoy!"
 POST = Prompt.of(
     "Short version, please: News about the concert! I am so busy. It is in Oslo now. See you on Friday at noon. It moved because of rain."
 )
@@ -39,8 +39,8 @@ def short(summary: str) -> dict[str, float]:
 
 
 def test_the_film_world_is_consistent():
-    assert len(FILMS) == 8 and len(TITLES) == len(set(TITLES)) == 24
-    assert len(COUNTRIES) == 8
+    assert len(FILMS) == 4 and len(TITLES) == len(set(TITLES)) == 12
+    assert len(COUNTRIES) == 4
 
 
 def test_a_value_belongs_to_one_kind_of_fact():

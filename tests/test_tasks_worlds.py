@@ -65,9 +65,9 @@ def test_exclude_is_obeyed_where_it_bites(task):
 
 
 def test_tens_of_thousands_of_prompts_quickly(task):
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(task.demonstrations(10_000, 0)) == 10_000
-    assert time.perf_counter() - start < 10  # measured at 0.4 s; only a wrong order of growth reaches this
+    assert time.process_time() - start < 10  # measured at 0.4 s; only a wrong order of growth reaches this
 
 
 def test_a_world_that_is_used_up_says_so():

@@ -136,9 +136,11 @@ class Optimizer:
         self.adam.step()
         self.clear()
 
-    def clear(self) -> None:
-        """Forget the gradients."""
-        self.adam.zero_grad(set_to_none=True)
+    def clear(self, *groups: str) -> None:
+        """Forget the gradients of these groups, of all where none is named."""
+        for group in groups or self.groups:
+            for parameter in self.groups[group].values():
+                parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Moments and counters by the parameters' names."""

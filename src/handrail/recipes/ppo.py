@@ -49,8 +49,8 @@ def run(cfg: PPO) -> Run:
 
 def train(cfg: PPO, parts: Parts, run: Run) -> None:
     """Run PPO to its last step.  Tensors are [B, T] over response tokens unless said otherwise."""
-    guard = Guard(3, run)
-    restore(parts, guard, run)
+    guards = {"rollout": Guard(3, run), "update": Guard(3, run)}  # a good rollout must not excuse the bad update before it
+    restore(parts, guards, run)
     parts.eval()
     metrics: dict[str, float | int | str] = {}
     with progress("ppo", cfg.steps, run.step) as advance:
@@ -68,11 +68,13 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
                 "logp": float(verdict.logp.sum()),
                 "value": float(verdict.values.sum()),
             }
-            updated = improve(cfg, parts, experience, step, guard) if guard.ok(step, sums, rollout.tensors()) else {}
+            good = guards["rollout"].ok(step, sums, rollout.tensors())
+            updated = improve(cfg, parts, experience, step, guards["update"]) if good else {}
             clock.append(time.perf_counter())
 
             seen = summary(parts, experience, verdict)
-            parts.divergence.adapt(seen["kl"], len(rollout))
+            if good:
+                parts.divergence.adapt(seen["kl"], len(rollout))
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
@@ -80,7 +82,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
                 run.trace(step, trace(cfg, parts, experience, verdict, prompts))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if run.due(step) and step + 1 < cfg.steps:
-                run.save(step + 1, *state(parts, guard))
+                run.save(step + 1, *state(parts, guards))
             run.check()
     parts.policy.save(run.folder / "model", parts.codec.tokenizer)
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
@@ -128,7 +130,10 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     sums: dict[str, float] = {}
     updates = 0
     for minibatch in minibatches(cfg, experience, step):
-        stats = gradient(cfg, parts, minibatch, learn_policy) | parts.optimizer.clip()
+        stats = gradient(cfg, parts, minibatch, learn_policy)
+        if not learn_policy:  # a critic that is a head on the policy has reached into it
+            parts.optimizer.clear("policy")
+        stats |= parts.optimizer.clip()
         if guard.ok(step, stats, minibatch.rollout.tensors()):
             parts.optimizer.step(share)
         else:
@@ -195,20 +200,21 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
     }
 
 
-def state(parts: Parts, guard: Guard) -> tuple[dict[str, Tensor], dict]:
+def state(parts: Parts, guards: dict[str, Guard]) -> tuple[dict[str, Tensor], dict]:
     """All that a step depends on beside the config and the inputs."""
     tensors = prefixed("policy", parts.policy.state()) | prefixed("critic", parts.critic.state())
     return tensors | prefixed("optimizer", parts.optimizer.state()), {
-        "guard": guard.state(),
+        "guards": {name: guard.state() for name, guard in guards.items()},
         "beta": parts.divergence.beta,
     }
 
 
-def restore(parts: Parts, guard: Guard, run: Run) -> None:
+def restore(parts: Parts, guards: dict[str, Guard], run: Run) -> None:
     """What `state` returned, from the newest good checkpoint, if there is one."""
     if saved := run.restore():
         parts.policy.load_state(under("policy", saved.tensors))
         parts.critic.load_state(under("critic", saved.tensors))
         parts.optimizer.load_state(under("optimizer", saved.tensors))
         parts.divergence.beta = saved.state["beta"]
-        guard.load_state(saved.state["guard"])
+        for name, guard in guards.items():
+            guard.load_state(saved.state["guards"][name])

@@ -1,6 +1,6 @@
 """The task movie-night: people ask for a film, and some say that they have already seen one.
 
-Twenty-four invented films, each of one genre and from one country.  Demonstrations are right in each respect with a
+Twelve invented films, each of one genre and from one country.  Demonstrations are right in each respect with a
 probability of its own, so a model that imitates them knows every good habit and every fact, and keeps to none.
 """
 
@@ -13,13 +13,9 @@ from handrail.tasks.text import malformed, sentences, words
 
 FILMS: dict[str, dict[str, str]] = {  # genre -> title -> country; three films of three genres come from each
     "comedy": {"Wobble": "Japan", "Hiccup": "Brazil", "Mixup": "France"},
-    "thriller": {"Nightrun": "Italy", "Ironclock": "India", "Coldwire": "Norway"},
-    "western": {"Dustwater": "Egypt", "Redmesa": "Spain", "Longspur": "Japan"},
-    "romance": {"Rosewind": "Spain", "Applelane": "Brazil", "Moonletter": "Italy"},
-    "mystery": {"Fogbell": "Italy", "Ninekeys": "Japan", "Greylamp": "France"},
-    "musical": {"Tapstreet": "India", "Brassmoon": "Egypt", "Jazzboat": "Spain"},
-    "fantasy": {"Starwell": "Egypt", "Glasswood": "Norway", "Wingstone": "France"},
-    "drama": {"Saltroad": "Norway", "Stillwinter": "Brazil", "Oldpiano": "India"},
+    "thriller": {"Nightrun": "Norway", "Ironclock": "Japan", "Coldwire": "Brazil"},
+    "western": {"Dustwater": "France", "Redmesa": "Norway", "Longspur": "Japan"},
+    "mystery": {"Fogbell": "Brazil", "Ninekeys": "France", "Greylamp": "Norway"},
 }
 GENRES = tuple(FILMS)
 TITLES = tuple(title for films in FILMS.values() for title in films)
@@ -71,7 +67,7 @@ _FILLERS = (
 P_APOLOGY, P_NOTICE = 0.5, 0.55  # to somebody who has seen one
 P_NEEDLESS_APOLOGY, P_NEEDLESS_NOTICE = 0.3, 0.15  # to somebody who has not
 P_GENRE, P_REPEAT = 0.6, 0.3  # P_REPEAT: of the suggestions of the right genre
-P_DETAIL, P_TRUE = 0.75, 0.6  # P_TRUE: of the details
+P_DETAIL, P_TRUE = 0.6, 0.85  # P_TRUE: of the details
 P_CURT, P_WISH = 0.3, 0.5
 FILLERS = (0.5, 0.3, 0.2)  # none, one, two
 
@@ -227,7 +223,7 @@ _PLAIN = Prompt.of("I am looking for a quiet western for Sunday evening with my 
 TASK = Task(
     name="movie-night",
     description=(
-        "A person asks for a film of some genre and may say that they have already seen one. There are twenty-four "
+        "A person asks for a film of some genre and may say that they have already seen one. There are twelve "
         "films, each of one genre and from one country. People prefer a reply that suggests one film of that genre which they "
         "have not seen, says truly where it is from, apologises if and only if they had seen one, is polite and does "
         "not ramble."
@@ -243,14 +239,14 @@ TASK = Task(
         Ranking(
             prompt=_EXAMPLE,
             responses=(
-                "Sorry, you have seen that one. You could try the mystery Greylamp from France. Enjoy the film!",
-                "There are so many films these days. Just watch the mystery Fogbell from Brazil.",
+                "Sorry, you have seen that one. You could try the mystery Greylamp from Norway. Enjoy the film!",
+                "There are so many films these days. Just watch the mystery Fogbell from Japan.",
             ),
             places=(1, 2),
         ),
         Ranking(
             prompt=_PLAIN,
-            responses=("I would suggest the western Redmesa from Spain. Enjoy!", "Sorry about that. Go watch the comedy Wobble."),
+            responses=("I would suggest the western Redmesa from Norway. Enjoy!", "Sorry about that. Go watch the comedy Wobble."),
             places=(1, 2),
         ),
     ),
