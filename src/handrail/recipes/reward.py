@@ -2,6 +2,7 @@
 
 for each batch of rankings (x, y_1..y_K, places):
     loss = -mean over pairs i better than j of  log sigmoid(r(x, y_i) - r(x, y_j))
+    loss += c times the same, with the head's mean over the response's tokens for r
     theta <- theta - lr grad loss
 then r <- (r - m) / s, with m and s over responses of the model that the policy starts from
 """
@@ -15,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from handrail.algo.preference import centring_loss, ranking_loss
-from handrail.batch import RankingBatch
+from handrail.batch import RankingBatch, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_rankings, ranking_batch, split_by_prompt, within_context
 from handrail.errors import ConfigError
@@ -67,6 +68,9 @@ class Reward(Settings):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.05, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    token_weight: float = Field(
+        0.5, ge=0, description="weight of the same loss on the head's mean over a response's tokens; the score stays the last token's"
+    )
     centring: float = Field(0.01, ge=0, description="weight of the loss that keeps a ranking's mean near 0")
     normalise_on: int = Field(256, ge=2, description="responses of the starting model to normalise on")
     sampling: Sampling = Sampling()
@@ -161,17 +165,33 @@ def gradient(cfg: Reward, model: ScalarModel, batch: RankingBatch) -> dict[str, 
     weight, rankings, loss, right, pairs = batch.weight.sum(), len(batch.index), 0.0, 0.0, 0
     for index in slices(lengths, cfg.micro_tokens):
         part, mask = batch.index[index], batch.mask[index]
-        scores = torch.zeros(mask.shape, device=model.device).index_put(
-            tuple(mask.nonzero(as_tuple=True)), model.score(batch.sequences[part[mask]])
-        )
+        last, mean = (spread(x, mask) for x in readings(model, batch.sequences[part[mask]]))
         mask, places, margin, share = (x[index].to(model.device) for x in (batch.mask, batch.places, batch.margin, batch.weight))
-        part_loss = ranking_loss(scores, places, mask, margin, share, weight.to(model.device))
-        part_loss = part_loss + cfg.centring * centring_loss(scores, mask, rankings)
+        part_loss = ranking_loss(last, places, mask, margin, share, weight.to(model.device))
+        if cfg.token_weight:
+            part_loss = part_loss + cfg.token_weight * ranking_loss(mean, places, mask, margin, share, weight.to(model.device))
+        part_loss = part_loss + cfg.centring * centring_loss(last, mask, rankings)
         part_loss.backward()
         loss += float(part_loss.detach())
-        good, n = ordered(scores.detach(), places, mask)
+        good, n = ordered(last.detach(), places, mask)
         right, pairs = right + good, pairs + n
     return {"loss": loss, "accuracy": right / max(1, pairs), "pairs": pairs}
+
+
+def readings(model: ScalarModel, sequences: Sequences) -> tuple[Tensor, Tensor]:
+    """[B] the head's number at the last token, which is the score, and [B] its mean over the response's tokens.
+
+    A trunk that never had to say anything at the end of a text learns slowly from there alone: the path from a word to
+    the score is long.  The mean's is short; what it teaches the trunk serves the last token too.
+    """
+    before, last = model.values(sequences)
+    lengths = sequences.response_lengths.to(last.device)
+    return last, (before[:, 1:].sum(1) + last) / lengths
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """[M] numbers as [N, K] where the mask is True, in its order."""
+    return torch.zeros(mask.shape, device=x.device).index_put(tuple(mask.nonzero(as_tuple=True)), x)
 
 
 def ordered(scores: Tensor, places: Tensor, mask: Tensor) -> tuple[float, int]:

@@ -70,7 +70,7 @@ def crew(n: int, seed: int) -> list[Labeller]:
     rng = np.random.default_rng([seed, 0xC4E3])
     return [
         Labeller(
-            temperature=float(rng.uniform(0.2, 0.35)),
+            temperature=float(rng.uniform(0.15, 0.3)),
             reliability=float(rng.uniform(0.94, 0.99)),
             position_bias=float(rng.uniform(0.0, 0.2)),
             tie_width=float(rng.uniform(0.0, 0.1)),

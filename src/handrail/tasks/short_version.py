@@ -110,8 +110,8 @@ def _parts(prompt: Conversation, response: str) -> dict[str, float]:
     return {
         "facts_kept": 0.5 * len({KIND_OF[value] for value in told & true}),
         "none_invented": max(-3.0, -0.7 * len(told - true)),
-        "no_chatter": max(-1.5, -0.4 * idle),
-        "brevity": max(-1.5, -0.06 * max(0, len(words(response)) - GOOD_LENGTH)),
+        "no_chatter": max(-1.8, -0.6 * idle),
+        "brevity": max(-1.8, -0.08 * max(0, len(words(response)) - GOOD_LENGTH)),
         "well_formed": -1.5 * malformed(response),
     }
 
