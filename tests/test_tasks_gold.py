@@ -9,7 +9,7 @@ import pytest
 
 from handrail.records import Message, Prompt
 from handrail.tasks import TASKS
-from handrail.tasks.movie_night import FILMS, COUNTRIES, TITLES
+from handrail.tasks.movie_night import COUNTRIES, FILMS, TITLES
 from handrail.tasks.short_version import FACTS
 from handrail.tasks.text import malformed
 

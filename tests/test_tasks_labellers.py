@@ -102,7 +102,7 @@ def test_the_default_crew_leaves_room_to_learn(task):
     responses = [[task.draw_response(draw, d.prompt) for _ in range(4)] for d in demonstrations]
     prompts = [d.prompt for d in demonstrations]
     rankings = label(prompts, responses, task.gold, crew(8, 0), seed=0)
-    assert 0.82 < ceiling(rankings, task.gold) < 0.89
+    assert 0.85 < ceiling(rankings, task.gold) < 0.95
     assert len({r.labeller for r in rankings}) == 8
 
 
