@@ -213,7 +213,7 @@ def test_divergence_in_the_loss_pulls_the_policy_back(world, tmp_path):
         cfg = world.ppo(tmp_path / f"{beta}", {"kl": {"placement": "loss", "beta": beta, "target": 0.0}})
         parts, _ = ppo.build(cfg)
         torch.manual_seed(0)
-        disturb(parts)
+        disturb(parts, 0.02)
         rollout, verdict = first_step(cfg, parts)
         assert parts.divergence.in_reward == 0
         ppo.gradient(cfg, parts, ppo.credit(cfg, parts, rollout, verdict), learn_policy=True)

@@ -114,7 +114,8 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
         _, test = split_by_prompt(rankings, last["reward"].held_out, cfg.seed)
         task = TASKS[cfg.task.name]
         reached["ceiling"] = ceiling(test, task.gold)
-        reached["share_of_ceiling"] = (reached["value"] - 0.5) / (reached["ceiling"] - 0.5)
+        room = reached["ceiling"] - 0.5  # 0 where the gold tells none of the responses apart, NaN where all are tied
+        reached["share_of_ceiling"] = (reached["value"] - 0.5) / room if room > 0 else None
         evaluation |= {"content_parts": list(task.content_parts), "manner_parts": list(task.manner_parts)}
     seconds: dict[str, float] = {}
     for done in log.stages:

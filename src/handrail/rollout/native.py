@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from handrail.batch import Rollout
 from handrail.errors import InputError, ModelError, NonFiniteError, RunError
-from handrail.rollout.attention import plain_attention
 from handrail.rollout.cache import SlotCache
 from handrail.rollout.sampling import draw, row_uniforms
 from handrail.rollout.settings import Sampling
@@ -80,7 +79,7 @@ class NativeEngine:
         _check_prompts(prompts, seeds, policy.context)
         rows = [_Row(i, prompt, min(sampling.max_new_tokens, policy.context - len(prompt))) for i, prompt in enumerate(prompts)]
         if rows:
-            with policy.activated(), _evaluating(policy.hf), torch.inference_mode(), _autocast(policy), plain_attention():
+            with policy.activated(), _evaluating(policy.hf), torch.inference_mode(), _autocast(policy):
                 flight = _Flight(_Decoder(policy), self._room_for(rows), sampling, self.end_ids, self.tokenizer)
                 flight.run(rows, seeds, progress)
         return _rollout(rows)
