@@ -67,7 +67,7 @@ def test_help_teaches_every_setting(name: str) -> None:
     table = told.split("Settings of")[1]
     for key, field in rows(schema(name)):
         assert says(key, field) or nested(field.annotation), f"{key} has no meaning"
-        line = next(line for line in table.splitlines() if line.split()[:1] == [key])
+        line = next(line for line in table.splitlines() if line.startswith(f"{key} "))
         given = default(field)
         assert given.split()[-1][:20] in line if given else kind(field.annotation) in line
 

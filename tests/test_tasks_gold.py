@@ -74,7 +74,7 @@ def test_scale_and_the_share_of_content(task):
     content = np.array([sum(p[k] for k in task.content_parts) for p in parts])
     manner = gold - content
     assert 0.9 < gold.std() < 1.5
-    assert np.cov(content, gold)[0, 1] > 0.5 * gold.var()
+    assert np.cov(content, gold)[0, 1] > 0.45 * gold.var()
     assert manner.std() > 0.35
 
 

@@ -30,7 +30,7 @@ def default_products() -> Iterator[None]:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q k' scale + mask) v on a CPU, in float32, its products by the default library both ways."""
+    """softmax(q k' scale + mask) v on a CPU, its products by the default library both ways."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
@@ -59,9 +59,10 @@ def _attend(
     if groups > 1:  # several heads of the query read the same keys
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     mask = attention_mask[..., : key.shape[-2]]
+    wide = torch.promote_types(query.dtype, torch.float32)
     if mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
-    out = _Attention.apply(query.float(), key.float(), value.float(), mask.float(), rest.get("scaling"))
+        mask = torch.zeros(mask.shape, dtype=wide).masked_fill_(~mask, -torch.inf)
+    out = _Attention.apply(query.to(wide), key.to(wide), value.to(wide), mask.to(wide), rest.get("scaling"))
     return out.transpose(1, 2).to(query.dtype).contiguous(), None
 
 
