@@ -82,7 +82,9 @@ def _pack(sequences: Sequences, first: Tensor, stop: Tensor, rows: list[list[int
     before = lengths.cumsum(0) - lengths  # tokens of all earlier members
     row_starts = before[counts.cumsum(0) - counts]
     offset = before - row_starts[row_of]  # where each member begins in its row
-    width = -(-int((offset + lengths).max()) // GRAIN) * GRAIN
+    alone = len(members) == len(rows)
+    grain = 1 if alone else GRAIN  # learned positions end with the context, which need not be a multiple
+    width = -(-int((offset + lengths).max()) // grain) * grain
 
     member, position = ranges(torch.zeros_like(lengths), lengths)
     place = row_of[member] * width + offset[member] + position
@@ -97,7 +99,7 @@ def _pack(sequences: Sequences, first: Tensor, stop: Tensor, rows: list[list[int
         ids.view(shape),
         positions.view(shape),
         segments.view(shape),
-        alone=len(members) == len(rows),
+        alone=alone,
         at=row_of[reader] * width + offset[reader] + column,
         rows=members[reader],
         columns=column,

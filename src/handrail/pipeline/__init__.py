@@ -18,7 +18,7 @@ from handrail.recipes import ppo as ppo_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
 from handrail.recipes import sft as sft_recipe
-from handrail.recipes.parts import fingerprint
+from handrail.recipes.parts import fingerprint, source_of
 from handrail.tasks import TASKS, ceiling
 
 __all__ = ["Round", "make_data", "run", "stage_settings"]
@@ -46,7 +46,7 @@ def run(cfg: Round) -> dict:
             "sft",
             Path(sft.out),
             plain(sft),
-            files(first / "data/demonstrations.jsonl"),
+            {"model": fingerprint(sft.model.path)} | files(first / "data/demonstrations.jsonl"),
             lambda: sft_recipe.run(sft),
         )
     for number, here in enumerate(settings, 1):
@@ -90,11 +90,14 @@ def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
             lambda: simulate(cfg, number, responses, earlier, rankings),
         )
     reward, ppo, evaluation = here["reward"], here["ppo"], here["evaluate"]
-    inputs = {"model": fingerprint(reward.model.path)} | files(rankings)
+    inputs = {"model": fingerprint(reward.model.path)} | files(Path(reward.data.path), *([Path(reward.test.path)] if reward.test else []))
     stage(log, "reward", Path(reward.out), plain(reward), inputs, lambda: reward_recipe.run(reward))
     inputs = {"policy": fingerprint(ppo.policy.path), "reward": fingerprint(ppo.reward.model)} | files(Path(ppo.prompts.path))
+    inputs |= {"function": source_of(ppo.reward.function)}
     stage(log, "ppo", Path(ppo.out), plain(ppo), inputs, lambda: ppo_recipe.run(ppo))
-    inputs = {"before": fingerprint(evaluation.before.path), "after": fingerprint(evaluation.after.path)}
+    inputs = {name: fingerprint(path) for name, path in (("before", evaluation.before.path), ("after", evaluation.after.path))}
+    inputs |= {"reward": fingerprint(evaluation.reward), "function": source_of(evaluation.function)}
+    inputs |= files(*(Path(s.path) for s in (evaluation.prompts, evaluation.references) if s))
     stage(log, "evaluation", Path(evaluation.out), plain(evaluation), inputs, lambda: evaluate_recipe.run(evaluation))
 
 
@@ -111,7 +114,7 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     reached["agreement"] = tested["agreement"]
     if cfg.task:
         rankings = load_rankings(last["reward"].data).records
-        _, test = split_by_prompt(rankings, last["reward"].held_out, cfg.seed)
+        _, test = split_by_prompt(rankings, last["reward"].held_out, last["reward"].seed)
         task = TASKS[cfg.task.name]
         reached["ceiling"] = ceiling(test, task.gold)
         room = reached["ceiling"] - 0.5  # 0 where the gold tells none of the responses apart, NaN where all are tied

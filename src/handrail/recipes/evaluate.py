@@ -18,7 +18,7 @@ from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_demonstrations, load_prompts, within_context
 from handrail.evaluate import FunctionJudge, RewardModelJudge, bleu, distinct_n, repetition, rouge_l, win_rate
-from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_causal, load_tokenizer
+from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_causal, load_tokenizer, same_vocabulary
 from handrail.recipes.parts import derive, machine, shuffled, slices
 from handrail.recipes.progress import cumulative, progress
 from handrail.records import Prompt
@@ -54,6 +54,9 @@ def run(cfg: Evaluate) -> dict:
     if cfg.limit and cfg.limit < len(prompts):
         prompts = [prompts[i] for i in shuffled(len(prompts), cfg.limit, 0, derive(cfg.seed, "limit"))]
     codec = Codec(load_tokenizer(cfg.before), cfg.template)
+    for other in (cfg.after.path, cfg.reward):
+        if other:
+            same_vocabulary(codec.tokenizer, load_tokenizer(ModelSettings(path=other)))
     before, after = (LanguageModel(load_causal(m), m.autocast).freeze() for m in (cfg.before, cfg.after))
     prompts, _ = within_context(codec, prompts, before.context - cfg.sampling.max_new_tokens)
     ids = [codec.encode_prompt(p) for p in prompts]
@@ -66,10 +69,10 @@ def run(cfg: Evaluate) -> dict:
             rollouts[name] = engine.generate(ids, seeds, cfg.sampling, cumulative(advance))
     texts = {name: [codec.decode(r) for r in rollout.responses()] for name, rollout in rollouts.items()}
 
-    summary: dict = {
-        "prompts": len(prompts),
-        "kl": divergence(after, before, rollouts["after"], cfg.sampling.temperature),
-    }
+    summary: dict = {"prompts": len(prompts)}
+    law = cfg.sampling
+    if law.temperature > 0 and not law.top_k and law.top_p == 1:  # of filtered or greedy responses k1 is no divergence
+        summary["kl"] = divergence(after, before, rollouts["after"], law.temperature)
     summary |= {f"length_{name}": float(rollouts[name].response_lengths.float().mean()) for name in ("before", "after")}
     summary["length_ratio"] = summary["length_after"] / summary["length_before"]
     summary |= {f"ended_{name}": float(rollouts[name].ended.float().mean()) for name in ("before", "after")}
@@ -132,7 +135,7 @@ def overlap(cfg: Evaluate, prompts: list[Prompt], texts: dict[str, list[str]], s
     for name in ("before", "after"):
         found[f"distinct_{name}"] = distinct_n(texts[name], 2)
         found[f"repetition_{name}"] = repetition(texts[name], 3)
-    if not cfg.references:
+    if not cfg.references or not Path(cfg.references.path).stat().st_size:
         return found
     references = {d.prompt.text: d.response for d in load_demonstrations(cfg.references).records}
     known = [i for i, p in enumerate(prompts) if p.text in references]

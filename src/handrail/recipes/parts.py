@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from handrail.config import Settings
+from handrail.errors import ConfigError
 from handrail.models import best_matmul, resolve
 from handrail.parallel import Parallel
 from handrail.track import Run
@@ -107,6 +108,12 @@ class Optimizer:
         parallel: Parallel,
     ):
         self.groups = {name: parameters for name, (parameters, _) in groups.items()}
+        if narrow := [name for name, p in self._named() if p.dtype != torch.float32]:
+            raise ConfigError(
+                f"{len(narrow)} weights to train are not float32, for example {narrow[0]}",
+                "float32 weights: small steps round away in bfloat16",
+                "set dtype: float32 and autocast: true, which makes the products in bfloat16",
+            )
         self.rates = {name: rate for name, (_, rate) in groups.items()}
         self.max_grad_norm, self.parallel = max_grad_norm, parallel
         self.adam = torch.optim.AdamW(
@@ -151,7 +158,7 @@ class Optimizer:
         for name, parameter in self._named():
             moments = {key: state[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in state}
             if moments:
-                self.adam.state[parameter] = {k: v.to(v if k == "step" else parameter) for k, v in moments.items()}
+                self.adam.state[parameter] = {k: v.to(parameter.device) if k == "step" else v.to(parameter) for k, v in moments.items()}
 
 
 def describe(data: str, left_out: dict[str, int]) -> str:
@@ -174,8 +181,16 @@ def open_run(out: str, stage: str, cfg: Settings, kept: RunSettings, inputs: dic
     return Run.open(out, stage, cfg, inputs, kept.save_every, kept.keep, free=RunSettings.FREE, trackers=kept.trackers)
 
 
+def source_of(function: str) -> str:
+    """SHA-256 of the file that a function "file.py:name" stands in; the name itself for one of an installed module."""
+    file = Path(function.rpartition(":")[0])
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.suffix == ".py" and file.is_file() else function
+
+
 def fingerprint(path: str) -> str:
     """SHA-256 over the files of a model's folder or of one file; the name itself where it is a hub's."""
+    if not path:
+        return ""
     folder = Path(resolve(path))
     if not folder.exists():
         return f"hub:{path}"

@@ -73,14 +73,14 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
 
             seen = summary(parts, experience, verdict)
-            if good:
-                parts.divergence.adapt(seen["kl"], len(rollout))
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
             if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
                 run.trace(step, trace(cfg, parts, experience, verdict, prompts))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
+            if good:
+                parts.divergence.adapt(seen["kl"], len(rollout))
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards))
             run.check()

@@ -26,7 +26,7 @@ from handrail.models import (
     same_vocabulary,
 )
 from handrail.parallel import Parallel
-from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine
+from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything, source_of
 from handrail.records import Prompt
 from handrail.rollout import Engine, NativeEngine, Sampling
 
@@ -240,10 +240,10 @@ class Parts:
 def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
     """The parts, and the fingerprints of what they were made from."""
     machine()
+    seed_everything(cfg.seed, "weights")
     loaded = load_prompts(cfg.prompts)
     inputs = {"prompts": loaded.sha256, "policy": fingerprint(cfg.policy.path)}
-    if cfg.reward.model:
-        inputs["reward"] = fingerprint(cfg.reward.model)
+    inputs |= {"reward": fingerprint(cfg.reward.model), "function": source_of(cfg.reward.function)}
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     policy, reference, critic, reward_model, groups = (separate if cfg.roles == "separate" else one_trunk)(cfg, codec)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
@@ -273,7 +273,12 @@ def separate(cfg: PPO, codec: Codec) -> tuple:
     policy = LanguageModel(load_causal(cfg.policy), cfg.policy.autocast)
     reference = LanguageModel(load_causal(cfg.policy.model_copy(update={"lora": None})), cfg.policy.autocast).freeze()
     if cfg.reward.model:
-        settings = ModelSettings(path=cfg.reward.model, dtype=cfg.policy.dtype, autocast=cfg.policy.autocast)
+        settings = ModelSettings(
+            path=cfg.reward.model,
+            dtype=cfg.policy.dtype,
+            autocast=cfg.policy.autocast,
+            gradient_checkpointing=cfg.policy.gradient_checkpointing,
+        )
         same_vocabulary(codec.tokenizer, load_tokenizer(settings))
         reward_model = ScalarModel.load(settings).freeze()
         critic = ScalarModel.from_scalar(reward_model)

@@ -109,8 +109,11 @@ def build(cfg: Reward) -> tuple[Parts, dict[str, str]]:
         inputs["test"] = other.sha256
     else:
         train, test = split_by_prompt(records, cfg.held_out, cfg.seed)
-    if not train or not test:
-        raise ConfigError(f"{cfg.data.path}: {len(train)} rankings to train on and {len(test)} to test on", "at least one of each")
+    if not train or not any(r.pairs() for r in test):
+        raise ConfigError(
+            f"{cfg.data.path}: {len(train)} rankings to train on and {len(test)} to test on",
+            "at least one of each, and among the latter one that is not all ties",
+        )
     start = LanguageModel(load_causal(cfg.model.model_copy(update={"lora": None})), cfg.model.autocast).freeze()
     optimizer = Optimizer({"reward": (model.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, Parallel())
     return Parts(codec, model, start, optimizer, train, test, describe(loaded.described, left_out)), inputs
