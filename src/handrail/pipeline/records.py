@@ -1,6 +1,7 @@
 """The records that a round stands on: made by a built-in task or read from the user's files, and the simulated labels."""
 
 import random
+from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +24,18 @@ from handrail.tasks import TASKS, crew
 
 
 def given(cfg: Round) -> dict[str, str]:
-    """What the user's files hold, where they are local."""
-    sources = (
-        [
-            s
-            for s in (
-                cfg.data.demonstrations,
-                cfg.data.comparisons,
-                cfg.data.responses,
-                cfg.data.prompts,
-                cfg.data.held_out,
-            )
-            if isinstance(s, Source)
-        ]
-        if cfg.data
-        else []
-    )
-    return files(*(Path(s.path) for s in sources if Path(s.path).is_file()))
+    """SHA-256 of each of the user's local files: a file, what is in a folder, or what a pattern matches."""
+    if cfg.data is None:
+        return {}
+    data = cfg.data
+    sources = (data.demonstrations, data.comparisons, data.responses, data.prompts, data.held_out)
+    found: list[Path] = []
+    for source in sources:
+        if isinstance(source, Source):
+            path = Path(source.path)
+            inside = path.rglob("*") if path.is_dir() else map(Path, glob(source.path, recursive=True))
+            found += sorted(p for p in inside if p.is_file())
+    return files(*found)
 
 
 def make_data(cfg: Round, folder: Path) -> None:
