@@ -40,7 +40,7 @@ SHAPES = {
 }
 EPOCHS = {"S": 4, "M": 1}
 ROWS, PROMPT, NEW = 64, 32, 64
-SIDES = ("handrail", "handrail-bf16", "handrail-one-trunk", "trl", "trl-onednn")
+SIDES = ("handrail", "handrail-compiled", "handrail-bf16", "handrail-compiled-bf16", "handrail-one-trunk", "trl", "trl-onednn", "trl-bf16")
 
 
 def lengths() -> list[int]:
@@ -110,7 +110,12 @@ def handrail_side(folder: Path, size: str, steps: int, variant: str) -> dict:
     one_trunk = variant == "handrail-one-trunk"
     cfg = PPO(
         out=str(folder / f"run-{os.getpid()}"),
-        policy=ModelSettings(path=str(folder / "policy"), autocast=variant == "handrail-bf16", lora=Lora() if one_trunk else None),
+        policy=ModelSettings(
+            path=str(folder / "policy"),
+            autocast=variant.endswith("bf16"),
+            compile="compiled" in variant,
+            lora=Lora() if one_trunk else None,
+        ),
         roles="one_trunk_shared" if one_trunk else "separate",
         prompts=Source(path=str(folder / "prompts.jsonl")),
         template="plain",
@@ -182,7 +187,7 @@ def trl_side(folder: Path, size: str, steps: int, variant: str) -> dict:
         save_strategy="no",
         report_to="none",
         use_cpu=True,
-        bf16=False,
+        bf16=variant == "trl-bf16",
         gradient_checkpointing=False,
     )
     rows = Dataset.from_dict({"input_ids": prompts(SHAPES[size]["vocab_size"])})

@@ -1,4 +1,4 @@
-"""Every architecture: packed equals single equals padded, scores at lengths, what is saved loads in Transformers."""
+"""Every architecture: joined equals single equals padded, scores at lengths, what is saved loads in Transformers."""
 
 import pytest
 import torch
@@ -75,12 +75,12 @@ def reference_logp(hf, sequences: Sequences, row: int, temperature: float) -> to
 
 
 @torch.no_grad()
-def test_packed_single_and_padded_log_probabilities_are_those_of_the_model(hf):
+def test_joined_single_and_padded_log_probabilities_are_those_of_the_model(hf):
     sequences = some()
-    model = LanguageModel(hf, row_tokens=48)
-    assert model.forward.packs
-    single = LanguageModel(hf, row_tokens=48)
-    single.forward.packs = False
+    model = LanguageModel(hf)
+    assert model.forward.joins == (hf.config._attn_implementation == "sdpa")  # gemma2 computes attention in its own way
+    single = LanguageModel(hf)
+    single.forward.joins = False
     logp, entropy = model.logp_and_entropy(sequences, 0.7)
     garbage = Sequences(sequences.ids.clone(), sequences.prompt_lengths, sequences.lengths)
     garbage.ids[torch.arange(sequences.ids.shape[1]) >= sequences.lengths[:, None]] = V - 1
@@ -101,7 +101,7 @@ def test_left_padding_gives_the_same(hf):
     for row, length in enumerate(sequences.lengths.tolist()):
         ids[row, longest - length :], mask[row, longest - length :] = sequences.ids[row, :length], 1
     law = hf(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False).logits.log_softmax(-1)
-    logp = LanguageModel(hf, row_tokens=48).logp(sequences)
+    logp = LanguageModel(hf).logp(sequences)
     for row, n in enumerate(sequences.response_lengths.tolist()):
         expected = law[row, -n - 1 : -1].gather(1, ids[row, -n:, None])[:, 0]
         torch.testing.assert_close(logp[row, :n], expected, atol=2e-5, rtol=0)
@@ -109,7 +109,7 @@ def test_left_padding_gives_the_same(hf):
 
 def test_gradient_is_that_of_the_definition(hf):
     sequences = some(PAIRS[:3])
-    model = LanguageModel(hf, row_tokens=64)
+    model = LanguageModel(hf)
     model.logp(sequences, 0.7).sum().backward()
     found = {n: p.grad.clone() for n, p in model.parameters().items()}
     hf.zero_grad()
@@ -147,7 +147,6 @@ def test_saved_models_load_in_transformers_with_equal_logits(hf, tokenizer, tmp_
 def test_score_and_values_are_read_at_lengths(hf):
     sequences = some()
     model = ScalarModel.from_causal(hf, "normal")
-    model.forward.row_tokens = 48
     values, after = model.values(sequences)
     torch.testing.assert_close(after, model.score(sequences), atol=1e-5, rtol=0)
     assert values.shape == sequences.mask.shape

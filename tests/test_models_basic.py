@@ -1,4 +1,4 @@
-"""Tokenizer, log-probabilities, scalar models, packing, the machine."""
+"""Tokenizer, log-probabilities, scalar models, grouping, the machine."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from handrail.models import (
     same_vocabulary,
 )
 from handrail.models.forward import recompute_layers
-from handrail.models.packing import first_fit, pack
+from handrail.models.grouping import group, groups
 from handrail.models.tokenizer import pad_id
 
 torch.set_num_threads(1)
@@ -84,49 +84,52 @@ def test_padding_token_is_never_the_end(tokenizer):
     assert pad_id(without, 360) == 359
 
 
-# -- packing
+# -- grouping
 
 
-def test_first_fit_keeps_every_sequence_once_and_rows_within_their_size():
-    lengths = [5, 9, 2, 30, 7, 7, 1, 16]
-    rows = first_fit(lengths, 16)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    assert all(sum(lengths[i] for i in row) <= 16 or len(row) == 1 for row in rows)
-    assert len(rows) == 4  # 30 alone; 16; 9 + 7; 7 + 5 + 2 + 1
+def test_groups_hold_every_sequence_once_within_their_size_and_half_full():
+    lengths = torch.tensor([5, 9, 2, 30, 7, 7, 1, 16])
+    found = [lengths[g].tolist() for g in groups(lengths, 24)]
+    assert found == [[30], [16], [9, 7, 7], [5, 2, 1]]  # 16 + 9 > 24; 9 + 7 + 7 + 5 > 24
+    assert [lengths[g].tolist() for g in groups(lengths, 100)] == [[30, 16, 9, 7], [7, 5, 2, 1]]  # 69 of 5 x 30 were less than half
+    assert list(groups(lengths[:0], 24)) == []
 
 
-def test_a_pack_reads_the_right_tokens_and_masks_neighbours(monkeypatch):
-    monkeypatch.setattr("handrail.models.packing.GRAIN", 1)
-    sequences = Sequences.of([([10, 11, 12], [13, 14]), ([20], [21, 22, 23])])
-    (packed,) = pack(sequences, sequences.prompt_lengths - 1, sequences.lengths, 16, 1, alone=False)
-    assert packed.ids.tolist() == [[10, 11, 12, 13, 14, 20, 21, 22, 23]]
-    assert packed.positions.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3]]
-    assert packed.ids.flatten()[packed.at].tolist() == [12, 13, 14, 20, 21, 22, 23]
-    assert packed.rows.tolist() == [0, 0, 0, 1, 1, 1, 1] and packed.columns.tolist() == [2, 3, 4, 0, 1, 2, 3]
-    allowed = packed.mask()[0, 0]
-    assert allowed[6].tolist() == [False] * 5 + [True, True, False, False]
-    assert packed.mask(window=2)[0, 0][4].tolist() == [False] * 3 + [True, True] + [False] * 4
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_group_reads_the_right_tokens(joined):
+    sequences = Sequences.of([([10, 11, 12], [13, 14]), ([20], [21, 22, 23]), ([30], [31])])
+    together = group(sequences, torch.tensor([0, 1]), sequences.prompt_lengths - 1, sequences.lengths, joined)
+    assert together.ids.flatten()[together.at].tolist() == [12, 13, 14, 20, 21, 22, 23]
+    assert together.positions.flatten()[together.at].tolist() == [2, 3, 4, 0, 1, 2, 3]
+    assert together.rows.tolist() == [0, 0, 0, 1, 1, 1, 1] and together.columns.tolist() == [2, 3, 4, 0, 1, 2, 3]
+    if joined:
+        grid, back = together.layout
+        assert together.ids.tolist() == [[10, 11, 12, 13, 14, 20, 21, 22, 23] + [0] * 55]
+        assert grid.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 63]]
+        assert grid.flatten()[back].tolist() == list(range(9))
+    else:
+        assert together.ids.tolist() == [[10, 11, 12, 13, 14], [20, 21, 22, 23, 0]] and together.layout is None
 
 
 @torch.no_grad()
 def test_rows_side_by_side_equal_one_row_at_a_time(hf, monkeypatch):
     sequences = some()
-    model, scalar = LanguageModel(hf, row_tokens=32), ScalarModel.from_causal(hf, "normal")
+    model, scalar = LanguageModel(hf), ScalarModel.from_causal(hf, "normal")
     monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 1)
     logp, score = model.logp(sequences), scalar.score(sequences)
     monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 16 * 32)
     torch.testing.assert_close(model.logp(sequences), logp, atol=1e-5, rtol=0)
     torch.testing.assert_close(scalar.score(sequences), score, atol=1e-5, rtol=0)
-    model.forward.packs = False
+    model.forward.joins = False
     torch.testing.assert_close(model.logp(sequences), logp, atol=1e-5, rtol=0)
 
 
-def test_a_model_in_which_neighbours_meet_is_not_packed(hf):
+def test_a_model_in_which_neighbours_meet_has_a_row_for_each(hf):
     layer = hf.model.layers[0].self_attn
     original = layer.forward
-    layer.forward = lambda *a, **k: original(*a, **(k | {"attention_mask": None}))  # attends to everything before
-    model = LanguageModel(hf, row_tokens=64)
-    assert not model.forward.packs
+    layer.forward = lambda *a, **k: original(*a, **(k | {"layout": None}))  # attends to everything before
+    model = LanguageModel(hf)
+    assert not model.forward.joins
     sequences = some()
     with torch.no_grad():
         law = torch.log_softmax(hf(sequences.ids[3:4]).logits[0], -1)
@@ -197,7 +200,7 @@ def test_probabilities_of_all_continuations_sum_to_one(hf):
 
 
 def test_micro_batches_and_recomputation_give_the_same_gradient(hf, monkeypatch):
-    sequences, model = some(), LanguageModel(hf, row_tokens=32)
+    sequences, model = some(), LanguageModel(hf)
 
     def gradient(parts):
         hf.zero_grad()
@@ -208,13 +211,13 @@ def test_micro_batches_and_recomputation_give_the_same_gradient(hf, monkeypatch)
     whole = gradient([sequences])
     halves = gradient([sequences[:2], sequences[2:]])
     recompute_layers(hf)
-    model = LanguageModel(hf, row_tokens=32)
+    model = LanguageModel(hf)
     assert len(model.forward.recomputed) == 2
     calls = []
-    monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 1)  # a row at a time
+    monkeypatch.setattr("handrail.models.forward.CPU_TOKENS", 1)  # a sequence at a time
     hf.model.layers[0].mlp.register_forward_pre_hook(lambda *a: calls.append(1))
     again = gradient([sequences])
-    assert len(calls) == 2 * len(first_fit(sequences.lengths.tolist(), 32))  # each packed row forward and again
+    assert len(calls) == 2 * len(sequences)  # each sequence forward and again
     for a, b, c in zip(whole, halves, again, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(a, c, atol=1e-6, rtol=1e-6)
@@ -287,7 +290,7 @@ def test_frozen_models_have_nothing_to_train(hf):
 def test_bfloat16_weights(hf, tokenizer, tmp_path):
     LanguageModel(hf).save(tmp_path / "m", tokenizer)
     half = LanguageModel(load_causal(ModelSettings(path=str(tmp_path / "m"), dtype="bfloat16")))
-    assert half.forward.packs and half.splits
+    assert half.forward.joins and half.splits
     torch.testing.assert_close(half.logp(some()), LanguageModel(hf).logp(some()), atol=1e-2, rtol=1e-2)
 
 

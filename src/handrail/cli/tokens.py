@@ -88,9 +88,10 @@ def prepared(stage: str, config: Path, assignments: list[str], scratch: Path) ->
 
     whole = validate(Round, {**found, stage: override(found.get(stage) or {}, assignments)}, str(config))
     if not (Path(whole.out) / "round-1" / "data" / "prompts.jsonl").is_file():
-        make_data(whole, scratch / "round-1" / "data")
+        fresh = stage_settings(whole, scratch)[0]
+        make_data(whole, scratch / "round-1" / "data", fresh["reward"])
         if stage == "sft":
-            return stage_settings(whole, scratch)[0][stage]
+            return fresh[stage]
     stages = stage_settings(whole, Path(whole.out))[0]
     if stage not in stages:
         raise ConfigError(f"{config}: this round has no stage '{stage}'", f"one of {', '.join(stages)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from handrail.models.settings import Lora, ModelSettings, NewModel
 
 if TYPE_CHECKING:
+    from handrail.models.grouping import groups
     from handrail.models.language import LanguageModel
     from handrail.models.load import load_causal, load_tokenizer, new_model, resolve
     from handrail.models.machine import best_matmul, count_parameters, device
@@ -20,6 +21,7 @@ _HOME = {
     "LanguageModel": "language",
     "ScalarModel": "scalar",
     "OneTrunk": "trunk",
+    "groups": "grouping",
     "load_causal": "load",
     "load_tokenizer": "load",
     "new_model": "load",
@@ -48,6 +50,7 @@ __all__ = [
     "best_matmul",
     "count_parameters",
     "device",
+    "groups",
     "load_causal",
     "load_tokenizer",
     "new_model",

@@ -1,11 +1,11 @@
-"""One way through a model for every role: pack, run the trunk, read what is needed.
+"""One way through a model for every role: put sequences together, run the trunk, read what is needed.
 
-What a model can do is tried out once, when it is wrapped: whether packed sequences leave each other alone and give
-what single ones give, and whether the head on the trunk's output is the whole model.
+Whether a model leaves sequences that stand in one row alone, and gives what single ones give, is tried out when it is
+wrapped; where not, each has a row of its own.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +19,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from handrail.batch import Sequences
 from handrail.errors import ModelError
 from handrail.models.adapters import lora_layers
-from handrail.models.packing import Pack, pack
+from handrail.models.attention import take_layouts
+from handrail.models.grouping import Group, group, groups
 
 # Tokens in one forward.  Few: each operation's own cost shows, on a CPU below 1,000; many: fresh memory for large buffers.
 CPU_TOKENS, DEVICE_TOKENS = 2048, 16384
-NARROWEST = 128  # a row holds at least two of the longest: attention is quadratic in it, and what is left at its end is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +36,43 @@ class Read:
 
 
 class Forward:
-    """Runs a module over sequences and reads its output at chosen tokens.  A packed row has at most `row_tokens`."""
+    """Runs a module over sequences and reads its output at chosen tokens.
 
-    def __init__(self, module: nn.Module, config: Any, autocast: bool, row_tokens: int, adapter: str = ""):
-        self.module, self.config, self.autocast, self.row_tokens = module, config, autocast, row_tokens
-        self.adapter = adapter
+    Args:
+        module: takes `input_ids` and gives hidden states or logits; a token's output depends on no later token.
+        config: of the model that the module is part of.
+        autocast: products in bfloat16.
+        compiled: fuse its operations with `torch.compile`, at the first forward of each kind.
+        adapter: of several on one trunk, this role's.
+    """
+
+    def __init__(self, module: nn.Module, config: Any, autocast: bool = False, compiled: bool = False, adapter: str = ""):
+        self.module, self.config, self.autocast, self.adapter = module, config, autocast, adapter
         self.adapted = list(lora_layers(module).values()) if adapter else []
         self.device = next(module.parameters()).device
         self.context: int = getattr(config, "max_position_embeddings", None) or 2**31
-        self.windows = _windows(config)
         self.recomputed = [m for m in module.modules() if getattr(m, RECOMPUTED, False)]
-        self.packs = False
-        self.packs = self._packs()
+        take_layouts()
+        self.call: Callable[..., Any] = torch.compile(module, dynamic=True) if compiled else module
+        self.joins = False
+        self.joins = self._joins()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens one forward takes."""
+        return CPU_TOKENS if self.device.type == "cpu" else DEVICE_TOKENS
 
     def __call__(self, sequences: Sequences, first: Tensor, stop: Tensor) -> Iterator[Read]:
-        """The output at tokens first .. stop - 1 of each sequence ([B] each), pack by pack.  Raises ModelError."""
+        """The output at tokens first .. stop - 1 of each sequence ([B] each), group by group.  Raises ModelError."""
         self._fits(sequences)
+        members = [m.to(self.device) for m in groups(sequences.lengths.cpu(), self.tokens)]
         sequences, first, stop = sequences.to(self.device), first.to(self.device), stop.to(self.device)
-        width = min(self.row_tokens, max(NARROWEST, 2 * int(sequences.lengths.max()))) if len(sequences) else self.row_tokens
-        at_once = max(1, (CPU_TOKENS if self.device.type == "cpu" else DEVICE_TOKENS) // width)
-        for packed in pack(sequences, first, stop, width, at_once, alone=not self.packs):
-            yield Read(self.run(packed).flatten(0, 1)[packed.at], packed.rows, packed.columns)
+        for some in members:
+            yield self.read(group(sequences, some, first, stop, self.joins))
+
+    def read(self, together: Group) -> Read:
+        """The output on a group where it is read."""
+        return Read(self.run(together).flatten(0, 1)[together.at], together.rows, together.columns)
 
     def precision(self) -> AbstractContextManager:
         """Products in bfloat16, where that was asked for."""
@@ -77,24 +93,17 @@ class Forward:
             for layer, adapter in zip(self.adapted, before, strict=True):
                 layer._active_adapter = adapter
 
-    def run(self, packed: Pack) -> Tensor:
-        """[R, W, H] the module's output on every token of a pack."""
+    def run(self, together: Group) -> Tensor:
+        """[R, W, H] the module's output on every token of a group."""
         given: dict[str, Any] = {}
-        if not packed.alone:
-            given = {"attention_mask": self._mask(packed), "position_ids": packed.positions}
-        elif len(packed.ids) > 1:
-            given = {"attention_mask": (packed.segments >= 0).long()}
+        if together.layout:  # the mask only keeps the model from making one of its own
+            everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
+            kinds = set(getattr(self.config, "layer_types", None) or ())
+            mask = {kind: everything for kind in sorted(kinds)} if len(kinds) > 1 else everything
+            given = {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout}
         with self.precision(), self.activated(), self._checkpointed():
-            output = self.module(input_ids=packed.ids, use_cache=False, **given)
+            output = self.call(input_ids=together.ids, use_cache=False, **given)
         return output.logits if "logits" in output else output.last_hidden_state
-
-    def _mask(self, packed: Pack) -> Tensor | dict[str, Tensor]:
-        masks = {kind: packed.mask(window) for kind, window in self.windows.items()}
-        if self.config._attn_implementation == "eager":  # which adds its mask to the scores
-            dtype = next(self.module.parameters()).dtype
-            low = torch.finfo(dtype).min
-            masks = {kind: torch.zeros(m.shape, dtype=dtype, device=m.device).masked_fill(~m, low) for kind, m in masks.items()}
-        return masks if len(masks) > 1 else next(iter(masks.values()))
 
     @contextmanager
     def _checkpointed(self) -> Iterator[None]:
@@ -121,19 +130,19 @@ class Forward:
             )
 
     @torch.no_grad()
-    def _packs(self) -> bool:
-        """Whether packing changes nothing: another neighbour no bit, and no neighbour nothing beyond rounding."""
+    def _joins(self) -> bool:
+        """Whether sequences in one row change nothing: another neighbour no bit, and no neighbour nothing beyond rounding."""
         takes = inspect.signature(self.module.forward).parameters
-        if "position_ids" not in takes or not self.windows or self.config._attn_implementation not in ("sdpa", "eager"):
+        if "position_ids" not in takes or self.config._attn_implementation != "sdpa" or min(self.context, self.config.vocab_size) < PROBE:
             return False
-        if self.context < PROBE or self.config.vocab_size < 3:
-            return False
+        one, other = torch.arange(PROBE - 2) * 7 % self.config.vocab_size, torch.arange(PROBE) * 5 % self.config.vocab_size
         was_training = self.module.training
         self.module.eval()
         try:
-            one, other, changed = probe(self.config.vocab_size, self.device)
-            together, moved = (self._probe(x, one, joined=True) for x in (other, changed))
-            alone = self._probe(other, one, joined=False)
+            together, moved = (self._probe(x, one, True) for x in (other, (other + 1) % self.config.vocab_size))
+            alone = self._probe(other, one, False)
+        except (TypeError, ValueError, RuntimeError):  # a model that takes no layout, in one way or another
+            return False
         finally:
             self.module.train(was_training)
         limit = 1e-4 if together.dtype == torch.float32 and not self.autocast else 0.1
@@ -141,11 +150,13 @@ class Forward:
 
     def _probe(self, neighbour: Tensor, one: Tensor, joined: bool) -> Tensor:
         """The output on `one`, behind a neighbour in its row or in a row of its own."""
-        parts = Sequences.of([(neighbour.tolist(), []), (one.tolist(), [])]).to(self.device)
-        stop = parts.lengths * torch.tensor([0, 1], device=self.device)
-        packs = list(pack(parts, torch.zeros_like(stop), stop, 2 * PROBE, 1, alone=not joined))
-        return torch.cat([self.run(p).flatten(0, 1)[p.at] for p in packs])
+        both = Sequences.of([(neighbour.tolist(), []), (one.tolist(), [])]).to(self.device)
+        stop = both.lengths * torch.tensor([0, 1], device=self.device)
+        members = torch.arange(2, device=self.device)
+        return self.read(group(both, members, torch.zeros_like(stop), stop, joined)).output
 
+
+PROBE = 8  # tokens of the longer of the two sequences that are tried out
 
 RECOMPUTED = "handrail_recomputed"
 
@@ -162,24 +173,6 @@ def recompute_layers(module: nn.Module) -> None:
         setattr(layer, RECOMPUTED, True)
 
 
-PROBE = 8  # tokens of the longer of the two sequences that packing is tried out with
-
-
-def probe(vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Three sequences of token numbers: a short one, a longer one, and the longer one with every token changed."""
-    one = torch.arange(PROBE - 2, device=device) * 7 % vocabulary
-    other = torch.arange(PROBE, device=device) * 5 % vocabulary
-    return one, other, (other + 1) % vocabulary
-
-
 def close(a: Tensor, b: Tensor, limit: float) -> bool:
     """Whether the largest difference is below `limit` times the largest entry."""
     return bool((a.float() - b.float()).abs().max() <= limit * b.float().abs().max())
-
-
-def _windows(config: Any) -> dict[str, int]:
-    """Attention window of each kind of layer, 0: none; empty where a kind is not known, so that packing is not tried."""
-    window = getattr(config, "sliding_window", None) or 0
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-    known = {"full_attention": 0, "sliding_attention": window}
-    return {kind: known[kind] for kind in sorted(kinds)} if kinds <= known.keys() else {}

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handrail.models.attention import keep_attention_plain
-
 
 def device() -> torch.device:
     """CUDA where there is one, else Apple's MPS, else the CPU."""
@@ -61,7 +59,6 @@ def best_matmul(limit: float = 1e-5) -> str:
     before, settings.fp32_precision = settings.fp32_precision, "bf16"
     error = _worst_error(_products())
     if error < limit:
-        keep_attention_plain()
         return f"matrix products: oneDNN, largest error {error:.1e}"
     settings.fp32_precision = before
     return f"matrix products: the default; oneDNN's error would be {error:.1e}"

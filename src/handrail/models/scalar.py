@@ -31,28 +31,30 @@ class ScalarModel:
     """
 
     def __init__(
-        self, hf: PreTrainedModel, autocast: bool = False, row_tokens: int = 512, adapter: str = "", forward: Forward | None = None
+        self, hf: PreTrainedModel, autocast: bool = False, compiled: bool = False, adapter: str = "", forward: Forward | None = None
     ):
-        self.hf, self.autocast, self.row_tokens, self.adapter = hf, autocast, row_tokens, adapter
-        self.forward = forward or Forward(hf.base_model, hf.config, autocast, row_tokens, adapter)
+        self.hf, self.autocast, self.compiled, self.adapter = hf, autocast, compiled, adapter
+        self.forward = forward or Forward(hf.base_model, hf.config, autocast, compiled, adapter)
         self.head: nn.Linear = hf.score  # type: ignore[assignment]
         kept = getattr(hf.config, "handrail", None) or {}
         self.mean, self.std = float(kept.get("mean", 0.0)), float(kept.get("std", 1.0))
 
     @classmethod
-    def from_causal(cls, hf: "PreTrainedModel | PeftModel", head: Literal["zero", "normal"], autocast: bool = False) -> "ScalarModel":
+    def from_causal(
+        cls, hf: "PreTrainedModel | PeftModel", head: Literal["zero", "normal"], autocast: bool = False, compiled: bool = False
+    ) -> "ScalarModel":
         """A copy of a language model's trunk, adapters included, under a new head.
 
         The head starts from N(0, 1 / (d + 1)), d the width of the trunk, for a reward model (Stiennon et al. 2020,
         appendix B.1), or from zeros for a critic.
         """
         causal = base_of(hf)
-        return cls(classifier(causal, copy.deepcopy(causal.base_model), head), autocast)
+        return cls(classifier(causal, copy.deepcopy(causal.base_model), head), autocast, compiled)
 
     @classmethod
     def from_scalar(cls, other: "ScalarModel") -> "ScalarModel":
         """A trainable copy, with std folded into the head: a critic whose first value is the reward model's score."""
-        model = cls(copy.deepcopy(other.hf), other.autocast, other.row_tokens)
+        model = cls(copy.deepcopy(other.hf), other.autocast, other.compiled)
         adapted = bool(adapter_of(model.hf))
         for name, parameter in model.hf.named_parameters():
             parameter.requires_grad_(not adapted or is_adapter(name) or name.startswith("score."))
@@ -85,7 +87,7 @@ class ScalarModel:
         hf = prepared(hf, settings)
         if settings.lora:
             hf.score.requires_grad_(True)
-        return cls(hf, settings.autocast)
+        return cls(hf, settings.autocast, settings.compile)
 
     @property
     def device(self) -> torch.device:

@@ -50,10 +50,13 @@ class ModelSettings(Settings):
     lora: Lora | None = None
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
     autocast: bool = Field(False, description="products in bfloat16")
+    compile: bool = Field(False, description="fuse operations with torch.compile: half a minute first, then faster; needs a C++ compiler")
     gradient_checkpointing: bool = Field(False, description="less memory, a third more arithmetic")
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSettings":
         if bool(self.path) == bool(self.new):
             raise ValueError(f"give exactly one of path and new; {'both are' if self.path else 'neither is'} given")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("give at most one of compile and gradient_checkpointing: what is compiled plans its own memory")
         return self

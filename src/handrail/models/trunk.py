@@ -35,7 +35,16 @@ class OneTrunk:
         ModelError: the reward model has no adapter, or was trained on another backbone.
     """
 
-    def __init__(self, hf: PreTrainedModel, lora: Lora, reward: str = "", start: str = "", shared: bool = False, autocast: bool = False):
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        lora: Lora,
+        reward: str = "",
+        start: str = "",
+        shared: bool = False,
+        autocast: bool = False,
+        compiled: bool = False,
+    ):
         rewarded = RewardAdapter(reward, hf) if reward else None
         hf.requires_grad_(False)
         own, tensors = read_adapter(Path(start)) if start else (lora_config(lora, hf.name_or_path), None)
@@ -57,14 +66,14 @@ class OneTrunk:
             layer._active_adapter = ["policy"]  # what generates from the backbone meets the policy
         hf.requires_grad_(False)
 
-        self.policy = LanguageModel(hf, autocast, adapter="policy")
-        self.reference = LanguageModel(hf, autocast, adapter="reference").freeze()
+        self.policy = LanguageModel(hf, autocast, compiled, adapter="policy")
+        self.reference = LanguageModel(hf, autocast, compiled, adapter="reference").freeze()
         critic = classifier(hf, hf.base_model, "zero")
-        self.critic = ScalarModel(critic, autocast, adapter="critic", forward=self.policy.forward if shared else None)
+        self.critic = ScalarModel(critic, autocast, compiled, adapter="critic", forward=self.policy.forward if shared else None)
         if rewarded:
             scorer = classifier(hf, hf.base_model, "zero")
             scorer.config.handrail = {"mean": rewarded.mean, "std": rewarded.std}
-            self.reward = ScalarModel(scorer, autocast, adapter="reward")
+            self.reward = ScalarModel(scorer, autocast, compiled, adapter="reward")
             with torch.no_grad():
                 self.reward.head.weight.copy_(rewarded.head)
                 if not shared:  # on the policy's hidden states the reward model's head means nothing
@@ -81,7 +90,7 @@ class OneTrunk:
     def load(cls, settings: ModelSettings, reward: str = "", shared: bool = False, start: str = "") -> "OneTrunk":
         """From the settings of the policy; its `lora` defaults to `Lora()`.  Raises ModelError."""
         hf = load_causal(settings.model_copy(update={"lora": None}))
-        return cls(hf, settings.lora or Lora(), reward, start, shared, settings.autocast)
+        return cls(hf, settings.lora or Lora(), reward, start, shared, settings.autocast, settings.compile)
 
     def state(self) -> dict[str, Tensor]:
         """What is trained: the adapters and heads of policy and critic."""

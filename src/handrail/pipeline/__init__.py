@@ -30,14 +30,14 @@ def run(cfg: Round) -> dict:
     settings = stage_settings(cfg, out)  # a wrong key in the last section is found before the first stage begins
     out.mkdir(parents=True, exist_ok=True)
     log = Log()
-    first = out / "round-1"
+    first, reward = out / "round-1", settings[0]["reward"]
     stage(
         log,
         "data",
         first / "data",
-        cfg.model_dump(include={"task", "data", "seed"}),
+        cfg.model_dump(include={"task", "data", "seed"}) | {"tested": None if reward.test else [reward.held_out, reward.seed]},
         given(cfg),
-        lambda: make_data(cfg, first / "data"),
+        lambda: make_data(cfg, first / "data", reward),
     )
     if "sft" in settings[0]:
         sft = settings[0]["sft"]

@@ -19,6 +19,7 @@ from handrail.errors import ConfigError, DataError
 from handrail.pipeline.settings import Round
 from handrail.pipeline.stages import files
 from handrail.recipes.parts import derive
+from handrail.recipes.reward import Reward
 from handrail.records import Demonstration, Prompt, Ranking, Response
 from handrail.tasks import TASKS, crew
 
@@ -38,8 +39,12 @@ def given(cfg: Round) -> dict[str, str]:
     return files(*found)
 
 
-def make_data(cfg: Round, folder: Path) -> None:
-    """demonstrations, prompts, held_out, references and, where given, rankings, as files of records."""
+def make_data(cfg: Round, folder: Path, reward: Reward) -> None:
+    """demonstrations, prompts, held_out, references and, where given, rankings, as files of records.
+
+    Some of the given rankings will test the reward model.  No demonstration has one of their prompts, or the model that
+    the reward model starts from would have seen the answers.
+    """
     if cfg.task:
         task, size = TASKS[cfg.task.name], cfg.task
         held_out = task.prompts(size.held_out, derive(cfg.seed, "held_out"))
@@ -76,8 +81,11 @@ def make_data(cfg: Round, folder: Path) -> None:
             "at least one of each",
             "see data.held_out",
         )
-    write_records(folder / "demonstrations.jsonl", [d for d in demonstrations if d.prompt.text not in away])
-    write_records(folder / "rankings.jsonl", [r for r in rankings if r.prompt.text not in away])
+    rankings = [r for r in rankings if r.prompt.text not in away]
+    test = split_by_prompt(rankings, reward.held_out, reward.seed)[1] if rankings and not reward.test else []
+    unseen = away | {r.prompt.text for r in test}
+    write_records(folder / "demonstrations.jsonl", [d for d in demonstrations if d.prompt.text not in unseen])
+    write_records(folder / "rankings.jsonl", rankings)
     write_records(folder / "prompts.jsonl", prompts)
     write_records(folder / "references.jsonl", [d for d in demonstrations if d.prompt.text in away])
     write_records(folder / "held_out.jsonl", held_out)

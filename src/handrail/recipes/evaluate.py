@@ -13,13 +13,13 @@ import torch
 from pydantic import Field, model_validator
 
 from handrail.algo.kl import kl_k1
-from handrail.algo.stats import masked_mean
+from handrail.algo.stats import masked_sum
 from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_demonstrations, load_prompts, within_context
 from handrail.evaluate import FunctionJudge, RewardModelJudge, bleu, distinct_n, repetition, rouge_l, win_rate
-from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_causal, load_tokenizer, same_vocabulary
-from handrail.recipes.parts import derive, machine, shuffled, slices
+from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer, same_vocabulary
+from handrail.recipes.parts import derive, machine, shuffled
 from handrail.recipes.progress import cumulative, progress
 from handrail.records import Prompt
 from handrail.rollout import NativeEngine, Sampling
@@ -57,7 +57,7 @@ def run(cfg: Evaluate) -> dict:
     for other in (cfg.after.path, cfg.reward):
         if other:
             same_vocabulary(codec.tokenizer, load_tokenizer(ModelSettings(path=other)))
-    before, after = (LanguageModel(load_causal(m), m.autocast).freeze() for m in (cfg.before, cfg.after))
+    before, after = (LanguageModel.load(m).freeze() for m in (cfg.before, cfg.after))
     prompts, _ = within_context(codec, prompts, before.context - cfg.sampling.max_new_tokens)
     ids = [codec.encode_prompt(p) for p in prompts]
     engine = NativeEngine(codec.tokenizer, codec.end_ids)
@@ -92,11 +92,8 @@ def run(cfg: Evaluate) -> dict:
 def divergence(after: LanguageModel, before: LanguageModel, rollout: Rollout, temperature: float) -> float:
     """KL(after || before) in nats a response, by k1 on the responses of the model after."""
     sequences: Sequences = rollout.sequences.to(after.device)
-    total = 0.0
-    for index in slices(sequences.lengths.cpu(), 8192):
-        part = sequences[index.to(after.device)]
-        total += float(masked_mean(kl_k1(after.logp(part, temperature), before.logp(part, temperature)), part.mask, 1))
-    return total / len(rollout)
+    kl = kl_k1(after.logp(sequences, temperature), before.logp(sequences, temperature))
+    return float(masked_sum(kl, sequences.mask)) / len(rollout)
 
 
 def judged(cfg: Evaluate, codec: Codec, prompts: list[Prompt], texts: dict[str, list[str]], samples: list[dict]) -> dict:

@@ -22,6 +22,7 @@ from handrail.algo.kl import kl_k1
 from handrail.algo.objective import entropy_bonus, ppo_clip_loss
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.batch import Experience, Rollout
+from handrail.models import groups
 from handrail.recipes.parts import (
     constant,
     derive,
@@ -30,7 +31,6 @@ from handrail.recipes.parts import (
     prefixed,
     seed_everything,
     shuffled,
-    slices,
     under,
 )
 from handrail.recipes.ppo_parts import PPO, Parts, Verdict, build, trace
@@ -157,7 +157,7 @@ def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) 
     """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
     count = parts.parallel.sum(minibatch.mask.sum())
     sums: dict[str, Tensor] = {}
-    for index in slices(minibatch.rollout.lengths.cpu(), cfg.micro_tokens):
+    for index in groups(minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         part = minibatch[index.to(minibatch.advantage.device)]
         logp, entropy, values = parts.actor_critic(part.rollout.sequences)
         logp, entropy, values = (widen(x, part.mask) for x in (logp, entropy, values))

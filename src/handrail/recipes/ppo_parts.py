@@ -80,7 +80,7 @@ class PPO(Settings):
     batch_size: int = Field(96, ge=2, description="responses a step")
     epochs: int = Field(2, ge=1, description="passes over each batch")
     minibatches: int = Field(1, ge=1, description="updates a pass")
-    micro_tokens: int = Field(2048, ge=1, description="tokens at once; changes nothing but memory")
+    micro_tokens: int = Field(0, ge=0, description="tokens at once, 0: what suits the device; changes nothing but memory")
     lr: float = Field(2e-4, ge=0)
     critic_lr: float = Field(5e-4, ge=0)
     warmup: int = Field(3, ge=0, description="steps over which the learning rates rise")
@@ -270,20 +270,21 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
 
 def separate(cfg: PPO, codec: Codec) -> tuple:
     """Four models; the critic starts from the reward model, or from the policy with a head of zeros."""
-    policy = LanguageModel(load_causal(cfg.policy), cfg.policy.autocast)
-    reference = LanguageModel(load_causal(cfg.policy.model_copy(update={"lora": None})), cfg.policy.autocast).freeze()
+    policy = LanguageModel.load(cfg.policy)
+    reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
     if cfg.reward.model:
         settings = ModelSettings(
             path=cfg.reward.model,
             dtype=cfg.policy.dtype,
             autocast=cfg.policy.autocast,
+            compile=cfg.policy.compile,
             gradient_checkpointing=cfg.policy.gradient_checkpointing,
         )
         same_vocabulary(codec.tokenizer, load_tokenizer(settings))
         reward_model = ScalarModel.load(settings).freeze()
         critic = ScalarModel.from_scalar(reward_model)
     else:
-        reward_model, critic = None, ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast)
+        reward_model, critic = None, ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
     return (
         policy,
         reference,

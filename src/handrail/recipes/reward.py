@@ -63,7 +63,7 @@ class Reward(Settings):
     template: Literal["auto", "chat", "plain"] = "auto"
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1, description="rankings a step")
-    micro_tokens: int = Field(4096, ge=1, description="tokens at once; changes nothing but memory")
+    micro_tokens: int = Field(0, ge=0, description="tokens at once, 0: what suits the device; changes nothing but memory")
     lr: float = Field(5e-4, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.05, ge=0)
@@ -97,7 +97,7 @@ def build(cfg: Reward) -> tuple[Parts, dict[str, str]]:
     inputs = {"data": loaded.sha256, "model": fingerprint(cfg.model.path)}
     seed_everything(cfg.seed, "head")
     codec = Codec(load_tokenizer(cfg.model), cfg.template)
-    model = ScalarModel.from_causal(load_causal(cfg.model), "normal", cfg.model.autocast)
+    model = ScalarModel.from_causal(load_causal(cfg.model), "normal", cfg.model.autocast, cfg.model.compile)
     records, left_out = within_context(codec, loaded.records, model.context)
     if cfg.test:
         other = load_rankings(cfg.test)
@@ -114,7 +114,7 @@ def build(cfg: Reward) -> tuple[Parts, dict[str, str]]:
             f"{cfg.data.path}: {len(train)} rankings to train on and {len(test)} to test on",
             "at least one of each, and among the latter one that is not all ties",
         )
-    start = LanguageModel(load_causal(cfg.model.model_copy(update={"lora": None})), cfg.model.autocast).freeze()
+    start = LanguageModel.load(cfg.model.model_copy(update={"lora": None})).freeze()
     optimizer = Optimizer({"reward": (model.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, Parallel())
     return Parts(codec, model, start, optimizer, train, test, describe(loaded.described, left_out)), inputs
 
@@ -166,7 +166,7 @@ def gradient(cfg: Reward, model: ScalarModel, batch: RankingBatch) -> dict[str, 
     """Accumulate the gradient of one batch, slice by slice of whole rankings; returns its statistics."""
     lengths = torch.where(batch.mask, batch.sequences.lengths[batch.index], 0).sum(1)
     weight, rankings, loss, right, pairs = batch.weight.sum(), len(batch.index), 0.0, 0.0, 0
-    for index in slices(lengths, cfg.micro_tokens):
+    for index in slices(lengths, cfg.micro_tokens or model.forward.tokens):
         part, mask = batch.index[index], batch.mask[index]
         last, mean = (spread(x, mask) for x in readings(model, batch.sequences[part[mask]]))
         mask, places, margin, share = (x[index].to(model.device) for x in (batch.mask, batch.places, batch.margin, batch.weight))

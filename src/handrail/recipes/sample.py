@@ -6,7 +6,7 @@ from pydantic import Field
 
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context, write_records
-from handrail.models import LanguageModel, ModelSettings, load_causal, load_tokenizer
+from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.recipes.parts import derive, machine, shuffled
 from handrail.recipes.progress import cumulative, progress
 from handrail.records import Prompt, Response
@@ -33,7 +33,7 @@ def run(cfg: Sample) -> list[Response]:
     if cfg.limit and cfg.limit < len(prompts):
         prompts = [prompts[i] for i in shuffled(len(prompts), cfg.limit, 0, derive(cfg.seed, "limit"))]
     codec = Codec(load_tokenizer(cfg.model), cfg.template)
-    policy = LanguageModel(load_causal(cfg.model), cfg.model.autocast).freeze()
+    policy = LanguageModel.load(cfg.model).freeze()
     prompts, _ = within_context(codec, prompts, policy.context - cfg.sampling.max_new_tokens)
     records = sample(policy, codec, prompts, cfg.responses, cfg.sampling, cfg.seed, cfg.model.path)
     write_records(cfg.out, records)

@@ -29,6 +29,7 @@ from handrail.models import (
     LanguageModel,
     ModelSettings,
     NewModel,
+    groups,
     load_causal,
     load_tokenizer,
     new_model,
@@ -46,7 +47,6 @@ from handrail.recipes.parts import (
     open_run,
     prefixed,
     seed_everything,
-    slices,
     under,
 )
 from handrail.recipes.progress import progress
@@ -64,7 +64,7 @@ class SFT(Settings):
     template: Literal["auto", "chat", "plain"] = "auto"
     epochs: float = Field(2.0, gt=0)
     batch_tokens: int = Field(4096, ge=1, description="tokens a step")
-    micro_tokens: int = Field(2048, ge=1, description="tokens at once; changes nothing but memory")
+    micro_tokens: int = Field(0, ge=0, description="tokens at once, 0: what suits the device; changes nothing but memory")
     lr: float = Field(2e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.05, ge=0)
@@ -98,7 +98,7 @@ def build(cfg: SFT) -> tuple[Parts, dict[str, str]]:
         hf = new_model(cfg.model.new, tokenizer)
     else:
         tokenizer, hf = load_tokenizer(cfg.model), load_causal(cfg.model)
-    codec, policy = Codec(tokenizer, cfg.template), LanguageModel(hf, cfg.model.autocast)
+    codec, policy = Codec(tokenizer, cfg.template), LanguageModel(hf, cfg.model.autocast, cfg.model.compile)
     records, left_out = within_context(codec, loaded.records, policy.context)
     sequences, evaluation = (
         Sequences.of([(e.prompt_ids, e.response_ids) for d in part for e in [demonstration_example(codec, d, policy.context)]])
@@ -139,7 +139,7 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
             batch = parts.train[torch.tensor(parts.batches[step])]
             count, loss = batch.response_lengths.sum(), 0.0
             policy.hf.train()
-            for index in slices(batch.lengths, cfg.micro_tokens):
+            for index in groups(batch.lengths, cfg.micro_tokens or policy.forward.tokens):
                 part = batch[index]
                 part_loss = -masked_sum(policy.logp(part), part.mask.to(policy.device)) / count
                 part_loss.backward()
@@ -173,5 +173,4 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
 def evaluate(policy: LanguageModel, held_out: Sequences) -> float:
     """Mean negative log-probability of held-out response tokens, in nats a token."""
     policy.hf.eval()
-    total = sum(float(masked_sum(policy.logp(held_out[i]), held_out[i].mask.to(policy.device))) for i in slices(held_out.lengths, 8192))
-    return -total / int(held_out.response_lengths.sum())
+    return -float(policy.logp(held_out).sum()) / int(held_out.response_lengths.sum())
