@@ -24,7 +24,7 @@ from handrail.models import (
     same_vocabulary,
 )
 from handrail.models.forward import recompute_layers
-from handrail.models.grouping import group, groups
+from handrail.models.grouping import families, groups, joined, padded
 from handrail.models.tokenizer import pad_id
 
 torch.set_num_threads(1)
@@ -95,20 +95,50 @@ def test_groups_hold_every_sequence_once_within_their_size_and_half_full():
     assert list(groups(lengths[:0], 24)) == []
 
 
-@pytest.mark.parametrize("joined", [True, False])
-def test_a_group_reads_the_right_tokens(joined):
+def test_sequences_one_behind_another_and_one_a_row_read_the_right_tokens():
     sequences = Sequences.of([([10, 11, 12], [13, 14]), ([20], [21, 22, 23]), ([30], [31])])
-    together = group(sequences, torch.tensor([0, 1]), sequences.prompt_lengths - 1, sequences.lengths, joined)
-    assert together.ids.flatten()[together.at].tolist() == [12, 13, 14, 20, 21, 22, 23]
-    assert together.positions.flatten()[together.at].tolist() == [2, 3, 4, 0, 1, 2, 3]
-    assert together.rows.tolist() == [0, 0, 0, 1, 1, 1, 1] and together.columns.tolist() == [2, 3, 4, 0, 1, 2, 3]
-    if joined:
-        grid, back = together.layout
-        assert together.ids.tolist() == [[10, 11, 12, 13, 14, 20, 21, 22, 23] + [0] * 55]
-        assert grid.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 63]]
-        assert grid.flatten()[back].tolist() == list(range(9))
-    else:
-        assert together.ids.tolist() == [[10, 11, 12, 13, 14], [20, 21, 22, 23, 0]] and together.layout is None
+    given = sequences, torch.tensor([0, 1]), sequences.prompt_lengths - 1, sequences.lengths
+    for together in (joined(*given), padded(*given)):
+        assert together.ids.flatten()[together.at].tolist() == [12, 13, 14, 20, 21, 22, 23]
+        assert together.positions.flatten()[together.at].tolist() == [2, 3, 4, 0, 1, 2, 3]
+        assert together.rows.tolist() == [0, 0, 0, 1, 1, 1, 1] and together.columns.tolist() == [2, 3, 4, 0, 1, 2, 3]
+    assert padded(*given).ids.tolist() == [[10, 11, 12, 13, 14], [20, 21, 22, 23, 0]]
+    together = joined(*given)
+    assert together.ids.tolist() == [[10, 11, 12, 13, 14, 20, 21, 22, 23] + [0] * 55]
+    assert together.layout.grid.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 63]] and together.layout.own is None
+    assert together.layout.grid.flatten()[together.layout.back].tolist() == list(range(9))
+
+
+def test_a_prompt_in_common_stands_in_the_row_once():
+    sequences = Sequences.of([([1, 2], [3]), ([1, 9], [3]), ([1, 2], [4, 5]), ([1, 2], [6])])
+    (members,) = families(sequences, 100)
+    assert members.tolist() == [2, 0, 3, 1]
+    assert [m.tolist() for m in families(sequences, 5)] == [[2], [0], [3], [1]]
+    together = joined(sequences, members, sequences.prompt_lengths - 1, sequences.lengths)
+    assert together.ids[0, :9].tolist() == [1, 2, 4, 5, 3, 6, 1, 9, 3] and not together.ids[0, 9:].any()
+    assert together.positions[0, :9].tolist() == [0, 1, 2, 3, 2, 2, 0, 1, 2]
+    assert together.layout.grid.tolist() == [[0, 1, 2, 3], [0, 1, 4, 63], [0, 1, 5, 63], [6, 7, 8, 63]]
+    assert together.layout.own.tolist() == [[0, 1, 2, 3], [63, 63, 4, 63], [63, 63, 5, 63], [6, 7, 8, 63]]
+    assert together.at.tolist() == [1, 2, 3, 1, 4, 1, 5, 7, 8]
+
+
+def test_sharing_a_prompt_changes_neither_output_nor_gradient(hf):
+    g = torch.Generator().manual_seed(1)
+
+    def words(n):
+        return torch.randint(2, 300, (n,), generator=g).tolist()
+
+    prompts = [words(9), words(4)]
+    sequences = Sequences.of([(prompts[i % 2], words(n)) for i, n in enumerate((5, 3, 8, 1, 6, 12))])
+    model, found = LanguageModel(hf), []
+    for joins in (True, False):
+        hf.zero_grad()
+        model.forward.joins = joins
+        logp = model.logp(sequences)
+        (logp * torch.arange(1, 1 + logp.numel()).view_as(logp)).sum().backward()
+        found.append([logp.detach(), *(p.grad.clone() for p in model.parameters().values())])
+    for shared, alone in zip(*found, strict=True):
+        torch.testing.assert_close(shared, alone, atol=2e-3, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -6,6 +6,8 @@ lays them out as a rectangle for itself, one sequence a row, and looks back only
     row    a b c d e f .        grid   0 1 2 3      a b c d
                                        4 5 6 6      e f . .
 
+Sequences with the same prompt may share it: it stands in the row once, and in the rectangle wherever it is read.
+
 On a CPU where float32 products go to oneDNN (`best_matmul`), attention would send it one tiny product for every
 sequence and head, each at a fixed cost that is many times the product's own.  They are made by the default library,
 forward and backward, whatever the model's linear layers use.
@@ -44,6 +46,12 @@ def rectangle(x: Tensor, grid: Tensor | None) -> Tensor:
     return tokens.index_select(0, grid.flatten()).unflatten(0, grid.shape).transpose(1, 2)
 
 
+def summed(x: Tensor, grid: Tensor, total: int) -> Tensor:
+    """[R, H, W, D] as [1, total, H, D]: at each place the sum over the cells of `grid` that show it."""
+    tokens = x.transpose(1, 2).flatten(0, 1)
+    return tokens.new_zeros(total, *tokens.shape[1:]).index_add_(0, grid.flatten(), tokens)[None]
+
+
 def in_a_row(x: Tensor, back: Tensor | None, total: int) -> Tensor:
     """[R, H, W, D] as [1, total, H, D]: the places in `back` one behind another, then zeros; only transposed without one."""
     if back is None:
@@ -56,13 +64,20 @@ def in_a_row(x: Tensor, back: Tensor | None, total: int) -> Tensor:
 # Operations of their own, so that torch.compile takes them as they are.
 @torch.library.custom_op("handrail::attention", mutates_args=())
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, grid: Tensor | None, back: Tensor | None, mask: Tensor | None, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grid: Tensor | None,
+    own: Tensor | None,
+    back: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k' scale + mask) v on a CPU: [B, T, H, D], and the [R, W, H] logarithm of what each softmax was divided by.
 
     query, key and value are [B, H, T, D], and without a mask attention looks back only.
     """
-    laid = [rectangle(x, grid) for x in (query, key, value)]
+    laid = [rectangle(query, own if own is not None else grid), rectangle(key, grid), rectangle(value, grid)]
     with default_products():
         out, divisor = _aten._scaled_dot_product_flash_attention_for_cpu(*laid, 0.0, mask is None, attn_mask=mask, scale=scale)
     return in_a_row(out, back, query.shape[2]), divisor.transpose(1, 2).contiguous()
@@ -77,21 +92,26 @@ def attention_backward(
     out: Tensor,
     divisor: Tensor,
     grid: Tensor | None,
+    own: Tensor | None,
     back: Tensor | None,
     mask: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value, [B, T, H, D] each."""
-    laid = [rectangle(x, grid) for x in (grad.transpose(1, 2), query, key, value, out.transpose(1, 2))]
+    asks = own if own is not None else grid
+    laid = [rectangle(grad.transpose(1, 2), asks), rectangle(query, asks)]
+    laid += [rectangle(key, grid), rectangle(value, grid), rectangle(out.transpose(1, 2), asks)]
     into = _aten._scaled_dot_product_flash_attention_for_cpu_backward
     with default_products():
-        found = into(*laid, divisor.transpose(1, 2), 0.0, mask is None, attn_mask=mask, scale=scale)
-    q, k, v = (in_a_row(x, back, query.shape[2]) for x in found)
-    return q, k, v
+        q, k, v = into(*laid, divisor.transpose(1, 2), 0.0, mask is None, attn_mask=mask, scale=scale)
+    total = query.shape[2]
+    if own is None or grid is None:
+        return in_a_row(q, back, total), in_a_row(k, back, total), in_a_row(v, back, total)
+    return in_a_row(q, back, total), summed(k, grid, total), summed(v, grid, total)
 
 
 @attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, grid: Tensor | None, back: Any, mask: Any, scale: float) -> tuple[Tensor, Tensor]:
+def _(query: Tensor, key: Tensor, value: Tensor, grid: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     batch, heads, length, _ = query.shape
     rows, width = (batch, length) if grid is None else grid.shape
     return query.new_empty(batch, length, heads, value.shape[3]), query.new_empty(rows, width, heads)
@@ -103,13 +123,13 @@ def _(grad: Any, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple
 
 
 def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, grid, back, mask, ctx.scale = inputs
-    ctx.save_for_backward(query, key, value, *output, grid, back, mask)
+    query, key, value, grid, own, back, mask, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, *output, grid, own, back, mask)
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple:
     found = attention_backward(grad, *ctx.saved_tensors, ctx.scale)
-    return *(x.transpose(1, 2) for x in found), None, None, None, None
+    return *(x.transpose(1, 2) for x in found), None, None, None, None, None
 
 
 attention.register_autograd(_backward, setup_context=_keep)
@@ -122,7 +142,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     dropout: float = 0.0,
-    layout: tuple[Tensor, Tensor] | None = None,
+    layout: tuple[Tensor, Tensor | None, Tensor] | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """What Transformers calls where a model's attention is `sdpa`; with a layout, the mask is ours to make."""
@@ -134,18 +154,18 @@ def _attend(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # several heads of the query read the same keys
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    grid, back = layout or (None, None)
+    grid, own, back = layout or (None, None, None)
     mask = _window(grid, rest.get("sliding_window")) if grid is not None else attention_mask
     scale = rest.get("scaling") or query.shape[-1] ** -0.5
     if not cpu:
-        q, k, v = (rectangle(x, grid) for x in (query, key, value))
+        q, k, v = rectangle(query, own if own is not None else grid), rectangle(key, grid), rectangle(value, grid)
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale)
         return in_a_row(out, back, query.shape[2]), None
     wide = torch.promote_types(query.dtype, torch.float32)
     if mask is not None:
         mask = mask[..., : key.shape[-2]] if grid is None else mask
         mask = torch.zeros(mask.shape, dtype=wide).masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else mask.to(wide)
-    return attention(query.to(wide), key.to(wide), value.to(wide), grid, back, mask, scale)[0].to(query.dtype), None
+    return attention(query.to(wide), key.to(wide), value.to(wide), grid, own, back, mask, scale)[0].to(query.dtype), None
 
 
 def _window(grid: Tensor, window: int | None) -> Tensor | None:

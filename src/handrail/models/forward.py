@@ -20,7 +20,7 @@ from handrail.batch import Sequences
 from handrail.errors import ModelError
 from handrail.models.adapters import lora_layers
 from handrail.models.attention import take_layouts
-from handrail.models.grouping import Group, group, groups
+from handrail.models.grouping import Group, families, groups, joined, padded
 
 # Tokens in one forward.  Few: each operation's own cost shows, on a CPU below 1,000; many: fresh memory for large buffers.
 CPU_TOKENS, DEVICE_TOKENS = 2048, 16384
@@ -65,10 +65,12 @@ class Forward:
     def __call__(self, sequences: Sequences, first: Tensor, stop: Tensor) -> Iterator[Read]:
         """The output at tokens first .. stop - 1 of each sequence ([B] each), group by group.  Raises ModelError."""
         self._fits(sequences)
-        members = [m.to(self.device) for m in groups(sequences.lengths.cpu(), self.tokens)]
+        on_cpu = self.device.type == "cpu"  # sums of gradients over a shared prompt have no fixed order on other devices
+        found = families(sequences, self.tokens) if self.joins and on_cpu else groups(sequences.lengths.cpu(), self.tokens)
+        members = [m.to(self.device) for m in found]
         sequences, first, stop = sequences.to(self.device), first.to(self.device), stop.to(self.device)
         for some in members:
-            yield self.read(group(sequences, some, first, stop, self.joins))
+            yield self.read((joined if self.joins else padded)(sequences, some, first, stop))
 
     def read(self, together: Group) -> Read:
         """The output on a group where it is read."""
@@ -100,7 +102,7 @@ class Forward:
             everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
             kinds = set(getattr(self.config, "layer_types", None) or ())
             mask = {kind: everything for kind in sorted(kinds)} if len(kinds) > 1 else everything
-            given = {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout}
+            given = {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout.tensors()}
         with self.precision(), self.activated(), self._checkpointed():
             output = self.call(input_ids=together.ids, use_cache=False, **given)
         return output.logits if "logits" in output else output.last_hidden_state
@@ -139,8 +141,8 @@ class Forward:
         was_training = self.module.training
         self.module.eval()
         try:
-            together, moved = (self._probe(x, one, True) for x in (other, (other + 1) % self.config.vocab_size))
-            alone = self._probe(other, one, False)
+            together, moved = (self._probe(x, one, joined) for x in (other, (other + 1) % self.config.vocab_size))
+            alone = self._probe(other, one, padded)
         except (TypeError, ValueError, RuntimeError):  # a model that takes no layout, in one way or another
             return False
         finally:
@@ -148,12 +150,12 @@ class Forward:
         limit = 1e-4 if together.dtype == torch.float32 and not self.autocast else 0.1
         return torch.equal(together, moved) and close(together, alone, limit)
 
-    def _probe(self, neighbour: Tensor, one: Tensor, joined: bool) -> Tensor:
+    def _probe(self, neighbour: Tensor, one: Tensor, place: Callable[..., Group]) -> Tensor:
         """The output on `one`, behind a neighbour in its row or in a row of its own."""
         both = Sequences.of([(neighbour.tolist(), []), (one.tolist(), [])]).to(self.device)
         stop = both.lengths * torch.tensor([0, 1], device=self.device)
         members = torch.arange(2, device=self.device)
-        return self.read(group(both, members, torch.zeros_like(stop), stop, joined)).output
+        return self.read(place(both, members, torch.zeros_like(stop), stop)).output
 
 
 PROBE = 8  # tokens of the longer of the two sequences that are tried out

@@ -18,50 +18,105 @@ def groups(lengths: Tensor, tokens: int) -> Iterator[Tensor]:
     least half full.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
-    ordered, start, total = lengths[order].tolist(), 0, 0
-    for i, length in enumerate(ordered):
-        total += length
-        if i > start and (total > tokens or 2 * total < (i - start + 1) * ordered[start]):
-            yield order[start:i]
-            start, total = i, length
-    if start < len(ordered):
-        yield order[start:]
+    alone = [(int(length), int(length), [item]) for item, length in zip(order, lengths[order], strict=True)]
+    return _close(alone, tokens)
+
+
+def families(sequences: Sequences, tokens: int) -> Iterator[Tensor]:
+    """The same, for sequences that may have a prompt in common: those stand together, and it is counted once."""
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    ids, prompts, lengths = (x.tolist() for x in (sequences.ids, sequences.prompt_lengths, sequences.lengths))
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        by_prompt.setdefault(tuple(ids[item][: prompts[item]]), []).append(item)
+    units: list[tuple[int, int, list[int]]] = []
+    for prompt, members in by_prompt.items():
+        for start in range(0, len(members), most := max(1, (tokens - len(prompt)) // max(1, lengths[members[0]] - len(prompt)))):
+            part = members[start : start + most]
+            units.append((len(prompt) + sum(lengths[i] - len(prompt) for i in part), lengths[part[0]], part))
+    return _close(units, tokens)
+
+
+def _close(units: list[tuple[int, int, list[int]]], tokens: int) -> Iterator[Tensor]:
+    """Groups of (tokens, longest, members), which come in the order of the longest."""
+    group: list[int] = []
+    total, cells, width = 0, 0, 0
+    for size, longest, members in units:
+        rows = len(group) + len(members)
+        if group and (total + size > tokens or 2 * (cells + len(members) * longest) < rows * width):
+            yield torch.tensor(group)
+            group, total, cells, width = [], 0, 0, 0
+        group, total, cells, width = [*group, *members], total + size, cells + len(members) * longest, max(width, longest)
+    if group:
+        yield torch.tensor(group)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tokens of R sequences stand among M places in a row, of which the last is empty."""
+
+    grid: Tensor  # [R, W] int64, the place of each token; M - 1 beyond each sequence
+    own: Tensor | None  # [R, W] int64, M - 1 also on a prompt that an earlier sequence has brought; None: there is none
+    back: Tensor  # [M'] int64, which of the R * W cells fills each place that is not empty
+
+    def tensors(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """grid, own, back."""
+        return self.grid, self.own, self.back
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Sequences for one forward, and the N places that are read from its output."""
 
-    ids: Tensor  # [1, M] one behind another, the last place empty; or [B, W] one a row, right-padded
+    ids: Tensor  # [1, M] one behind another; or [R, W] one a row, right-padded
     positions: Tensor  # the same shape, within each sequence
-    layout: tuple[Tensor, Tensor] | None  # [B, W] where each token stands in the M, M - 1: none; [M'] each real one's place there
-    at: Tensor  # [N] int64, places in the M or B * W tokens
+    layout: Layout | None  # where they stand one behind another
+    at: Tensor  # [N] int64, places in the M or R * W tokens
     rows: Tensor  # [N] int64, sequence that each place belongs to, in order
     columns: Tensor  # [N] int64, token of that sequence, in order
 
 
-def group(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor, joined: bool) -> Group:
-    """These sequences together, of which the tokens first .. stop - 1 of each ([B] of all) are read.
+def padded(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Group:
+    """One sequence a row, of which the tokens first .. stop - 1 of each ([B] of all) are read.
 
-    Nothing masks the padding at the end of a row: it stands behind what is real, and attention looks back only.
+    Nothing masks the padding: it stands behind what is real, and attention looks back only.
     """
+    real, place = _real(sequences, members)
+    ids = sequences.ids[members, : len(place)] * real
+    reader, columns = ranges(first[members], stop[members])
+    return Group(ids, place.expand_as(ids), None, reader * len(place) + columns, members[reader], columns)
+
+
+def joined(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Group:
+    """One sequence behind another, of which the tokens first .. stop - 1 of each ([B] of all) are read.
+
+    Neighbours with the same prompt share it: what a model says of a prompt does not depend on what follows.
+    """
+    real, place = _real(sequences, members)
+    ids = sequences.ids[members, : len(place)] * real
+    prompts = sequences.prompt_lengths[members]
+    answer = place >= prompts[:, None]
+    same = (prompts[1:] == prompts[:-1]) & ((ids[1:] == ids[:-1]) | answer[1:]).all(1) & (prompts[1:] > 0)
+    brings = torch.cat([same.new_ones(1), ~same])  # the prompt with it
+    own = real & (answer | brings[:, None])
+    sizes = own.sum(1)
+    total = int(sizes.sum())
+    places = -(-(total + 1) // GRAIN) * GRAIN
+    before = (sizes.cumsum(0) - sizes)[:, None]
+    prompt_at = before[brings][brings.cumsum(0) - 1]
+    grid = torch.where(answer, before + place - prompts[:, None] * ~brings[:, None], prompt_at + place)
+    grid = grid.masked_fill(~real, places - 1)
+    in_row, positions = ids.new_zeros(2, 1, places)
+    in_row[0, :total], positions[0, :total] = ids[own], place.expand_as(ids)[own]
+    shared = None if bool(brings.all()) else grid.masked_fill(~own, places - 1)
+    reader, columns = ranges(first[members], stop[members])
+    return Group(in_row, positions, Layout(grid, shared, own.flatten().nonzero()[:, 0]), grid[reader, columns], members[reader], columns)
+
+
+def _real(sequences: Sequences, members: Tensor) -> tuple[Tensor, Tensor]:
+    """[R, W] bool: True on tokens; and [W] the columns' numbers."""
     lengths = sequences.lengths[members]
-    width = int(lengths.max())
-    place = torch.arange(width, device=lengths.device)
-    real = place < lengths[:, None]
-    ids = sequences.ids[members, :width] * real
-    starts = lengths.cumsum(0) - lengths if joined else torch.arange(len(members), device=lengths.device) * width
-    reader, column = ranges(first[members], stop[members])
-    at, rows = starts[reader] + column, members[reader]
-    if not joined:
-        return Group(ids, place.expand_as(ids), None, at, rows, column)
-    total = int(lengths.sum())
-    padded = -(-(total + 1) // GRAIN) * GRAIN
-    in_row, positions = ids.new_zeros(2, 1, padded)
-    in_row[0, :total] = ids[real]
-    positions[0, :total] = place.expand_as(ids)[real]
-    grid = torch.where(real, starts[:, None] + place, padded - 1)
-    return Group(in_row, positions, (grid, real.flatten().nonzero()[:, 0]), at, rows, column)
+    place = torch.arange(int(lengths.max()), device=lengths.device)
+    return place < lengths[:, None], place
 
 
 def ranges(first: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:

@@ -164,7 +164,8 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
 
 def gradient(cfg: Reward, model: ScalarModel, batch: RankingBatch) -> dict[str, float]:
     """Accumulate the gradient of one batch, slice by slice of whole rankings; returns its statistics."""
-    lengths = torch.where(batch.mask, batch.sequences.lengths[batch.index], 0).sum(1)
+    answers, prompts = batch.sequences.response_lengths[batch.index], batch.sequences.prompt_lengths[batch.index[:, 0]]
+    lengths = prompts + torch.where(batch.mask, answers, 0).sum(1)  # a prompt is read once for all its responses
     weight, rankings, loss, right, pairs = batch.weight.sum(), len(batch.index), 0.0, 0.0, 0
     for index in slices(lengths, cfg.micro_tokens or model.forward.tokens):
         part, mask = batch.index[index], batch.mask[index]
