@@ -1,5 +1,6 @@
 """Tokenizer, log-probabilities, scalar models, grouping, the machine."""
 
+import shutil
 import subprocess
 import sys
 
@@ -259,6 +260,21 @@ def test_autocast_rounds_to_bfloat16_and_returns_float32(hf):
     exact, rounded = LanguageModel(hf).logp(sequences), LanguageModel(hf, autocast=True).logp(sequences)
     assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
     torch.testing.assert_close(rounded, exact, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_gives_the_same_output_and_gradient(hf):
+    sequences, found = some(), []
+    for compiled in (False, True):
+        hf.zero_grad()
+        model = LanguageModel(hf, compiled=compiled)
+        assert model.forward.joins
+        logp = model.logp(sequences)
+        logp.sum().backward()
+        found.append([logp.detach(), *(p.grad.clone() for p in model.parameters().values())])
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, atol=1e-4, rtol=1e-4)
 
 
 # -- scalar models

@@ -5,6 +5,8 @@ wrapped; where not, each has a row of its own.
 """
 
 import inspect
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ class Forward:
         self.context: int = getattr(config, "max_position_embeddings", None) or 2**31
         self.recomputed = [m for m in module.modules() if getattr(m, RECOMPUTED, False)]
         take_layouts()
-        self.call: Callable[..., Any] = torch.compile(module, dynamic=True) if compiled else module
+        self.call: Callable[..., Any] = compile_for_all_shapes(module, self.device) if compiled else module
         self.joins = False
         self.joins = self._joins()
 
@@ -173,6 +175,16 @@ def recompute_layers(module: nn.Module) -> None:
         raise ModelError(f"{type(module).__name__}: its layers cannot be checkpointed", "", "set model.gradient_checkpointing to false")
     for layer in layers:
         setattr(layer, RECOMPUTED, True)
+
+
+def compile_for_all_shapes(module: nn.Module, device: torch.device) -> Callable[..., Any]:
+    """The module through `torch.compile`.  Raises ModelError where there is no compiler that it could use."""
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+        raise ModelError("compile: there is no C++ compiler here", "g++ or clang++", "install one, or set compile to false")
+    settings: Any = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, 64)  # roles, with and without gradients; beyond it nothing is fused
+    return torch.compile(module, dynamic=True)
 
 
 def close(a: Tensor, b: Tensor, limit: float) -> bool:

@@ -25,7 +25,7 @@ class Log:
 
 def plain(cfg: Settings) -> dict:
     """The settings that change a result."""
-    return cfg.model_dump(mode="json", exclude={"run"})
+    return cfg.model_dump(mode="json", exclude={"run", "micro_tokens"})
 
 
 def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, str], work: Callable[[], Any]) -> None:

@@ -58,7 +58,7 @@ def run(cfg: Evaluate) -> dict:
         if other:
             same_vocabulary(codec.tokenizer, load_tokenizer(ModelSettings(path=other)))
     before, after = (LanguageModel.load(m).freeze() for m in (cfg.before, cfg.after))
-    prompts, _ = within_context(codec, prompts, before.context - cfg.sampling.max_new_tokens)
+    prompts, left_out = within_context(codec, prompts, before.context - cfg.sampling.max_new_tokens)
     ids = [codec.encode_prompt(p) for p in prompts]
     engine = NativeEngine(codec.tokenizer, codec.end_ids)
     rollouts: dict[str, Rollout] = {}
@@ -69,7 +69,7 @@ def run(cfg: Evaluate) -> dict:
             rollouts[name] = engine.generate(ids, seeds, cfg.sampling, cumulative(advance))
     texts = {name: [codec.decode(r) for r in rollout.responses()] for name, rollout in rollouts.items()}
 
-    summary: dict = {"prompts": len(prompts)}
+    summary: dict = {"prompts": len(prompts)} | ({"left_out": left_out} if left_out else {})
     law = cfg.sampling
     if law.temperature > 0 and not law.top_k and law.top_p == 1:  # of filtered or greedy responses k1 is no divergence
         summary["kl"] = divergence(after, before, rollouts["after"], law.temperature)

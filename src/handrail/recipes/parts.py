@@ -25,7 +25,8 @@ class RunSettings(Settings):
     """How a run is kept.  None of these changes a result."""
 
     # May differ between a run's beginning and its continuation; traces may not, so that a resumed run has the same.
-    FREE: ClassVar[frozenset[str]] = frozenset({"out", "run.save_every", "run.keep", "run.trackers"})
+    # Smaller slices are what a run that ran out of memory needs; they change how sums are rounded and nothing else.
+    FREE: ClassVar[frozenset[str]] = frozenset({"out", "micro_tokens", "run.save_every", "run.keep", "run.trackers"})
 
     save_every: int = Field(20, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")

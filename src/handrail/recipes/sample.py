@@ -8,7 +8,7 @@ from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context, write_records
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.recipes.parts import derive, machine, shuffled
-from handrail.recipes.progress import cumulative, progress
+from handrail.recipes.progress import console, cumulative, progress
 from handrail.records import Prompt, Response
 from handrail.rollout import NativeEngine, Sampling
 
@@ -34,7 +34,9 @@ def run(cfg: Sample) -> list[Response]:
         prompts = [prompts[i] for i in shuffled(len(prompts), cfg.limit, 0, derive(cfg.seed, "limit"))]
     codec = Codec(load_tokenizer(cfg.model), cfg.template)
     policy = LanguageModel.load(cfg.model).freeze()
-    prompts, _ = within_context(codec, prompts, policy.context - cfg.sampling.max_new_tokens)
+    prompts, left_out = within_context(codec, prompts, policy.context - cfg.sampling.max_new_tokens)
+    for reason, count in left_out.items():
+        console.print(f"{count} prompts left out: {reason}")
     records = sample(policy, codec, prompts, cfg.responses, cfg.sampling, cfg.seed, cfg.model.path)
     write_records(cfg.out, records)
     return records

@@ -48,9 +48,9 @@ _AND_NOW = ("", " Something else?", " Another one, please.", " What else is ther
 _WHICH = ("Sure, what do you like?", "Of course, which kind?", "Happy to help, what kind?")
 _KINDS = ("Maybe {a}.", "I would like {a}.", "Something like {a}.", "Let us say {a}.")
 
-_BOTH = ("Sorry, you have seen that one.", "I am sorry, you have seen it.", "Sorry, I see you have seen it.")
+_BOTH = ("Sorry, you have seen {film}.", "I am sorry, you have seen {film}.", "Sorry, I see you have seen {film}.")
 _APOLOGY = ("Sorry about that.", "I am sorry.", "Sorry!")
-_NOTICE = ("You have seen that one.", "I see you have seen it.")
+_NOTICE = ("You have seen {film}.", "I see you have seen {film}.")
 _OFFERS = ("You could try the {genre} {film}", "I would suggest the {genre} {film}", "I can offer the {genre} {film}")
 _CURT = ("Just watch the {genre} {film}", "Go watch the {genre} {film}")
 _WISHES = ("Enjoy the film!", "I hope you like it.", "Have fun!", "Enjoy!")
@@ -66,7 +66,7 @@ _FILLERS = (
 # How often a demonstration does each thing well, independently.
 P_APOLOGY, P_NOTICE = 0.5, 0.55  # to somebody who has seen one
 P_NEEDLESS_APOLOGY, P_NEEDLESS_NOTICE = 0.3, 0.15  # to somebody who has not
-P_GENRE, P_REPEAT = 0.6, 0.3  # P_REPEAT: of the suggestions of the right genre
+P_GENRE, P_REPEAT = 0.6, 0.2  # P_REPEAT: of the suggestions of the right genre
 P_DETAIL, P_TRUE = 0.6, 0.85  # P_TRUE: of the details
 P_CURT, P_WISH = 0.3, 0.5
 FILLERS = (0.5, 0.3, 0.2)  # none, one, two
@@ -103,7 +103,7 @@ def draw_response(rng: random.Random, prompt: Prompt) -> str:
     """A reply of mixed quality to a prompt of `draw_prompt`."""
     genre, seen = prompt.meta["genre"], prompt.meta["seen"]
     film = _draw_film(rng, genre, seen)
-    said = [_draw_opening(rng, bool(seen))]
+    said = [_draw_opening(rng, seen)]
     offer = rng.choice(_CURT if rng.random() < P_CURT else _OFFERS).format(genre=GENRE_OF[film.lower()], film=film)
     said.append(offer + _draw_detail(rng, film))
     for filler in rng.sample(_FILLERS, rng.choices((0, 1, 2), FILLERS)[0]):
@@ -121,11 +121,11 @@ def _draw_film(rng: random.Random, genre: str, seen: str) -> str:
     return rng.choice([title for title in FILMS[genre] if title != seen])
 
 
-def _draw_opening(rng: random.Random, seen: bool) -> str:
+def _draw_opening(rng: random.Random, seen: str) -> str:
     apology = rng.random() < (P_APOLOGY if seen else P_NEEDLESS_APOLOGY)
     notice = rng.random() < (P_NOTICE if seen else P_NEEDLESS_NOTICE)
     forms = {(True, True): _BOTH, (True, False): _APOLOGY, (False, True): _NOTICE, (False, False): ("",)}
-    return rng.choice(forms[apology, notice])
+    return rng.choice(forms[apology, notice]).format(film=seen or rng.choice(TITLES))
 
 
 def _draw_detail(rng: random.Random, film: str) -> str:

@@ -11,11 +11,11 @@ from handrail.tasks.task import Conversation, Task
 from handrail.tasks.text import malformed, sentences, words
 
 FACTS: dict[str, tuple[str, ...]] = {  # kind of fact -> its values, one word each
-    "event": ("concert", "picnic", "market", "parade", "workshop", "dinner", "race", "auction"),
-    "place": ("Oslo", "Paris", "Rome", "Lima", "Cairo", "Delhi", "Berlin", "Dublin"),
-    "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
-    "time": ("noon", "midnight", "dawn", "dusk", "six", "seven", "eight", "nine"),
-    "reason": ("rain", "snow", "storms", "traffic", "fog", "repairs", "floods", "heat"),
+    "event": ("concert", "market", "dinner", "race"),
+    "place": ("Oslo", "Paris", "Rome", "Lima"),
+    "day": ("Monday", "Wednesday", "Friday", "Sunday"),
+    "time": ("noon", "midnight", "six", "nine"),
+    "reason": ("rain", "snow", "traffic", "repairs"),
 }
 KIND_OF = {value.lower(): kind for kind, values in FACTS.items() for value in values}
 
@@ -36,7 +36,7 @@ _CHATTER = (
 )
 
 # How often a demonstration does each thing, independently.
-P_RIGHT, P_WRONG = 0.58, 0.07  # of a fact; otherwise it is left out
+P_RIGHT, P_WRONG = 0.58, 0.15  # of a fact; otherwise it is left out
 P_NEWS, P_ECHO = 0.85, 0.75  # begins as the post does; repeats a sentence of chatter of the post
 
 CONTENT_PARTS = ("facts_kept", "none_invented")
