@@ -35,6 +35,8 @@ CONFIGS = {
     "gpt_neox": GPTNeoXConfig(**SIZES),
     "mistral": MistralConfig(**GROUPED, sliding_window=None),
     "mistral-window": MistralConfig(**GROUPED, sliding_window=4),
+    "mistral-wide-window": MistralConfig(**GROUPED, sliding_window=12),
+    "qwen2-wide-window": Qwen2Config(**GROUPED, use_sliding_window=True, sliding_window=12, max_window_layers=1),
     "gemma": GemmaConfig(**GROUPED, head_dim=8),
     "gemma2": Gemma2Config(**GROUPED, head_dim=8, sliding_window=4),
     "opt": OPTConfig(

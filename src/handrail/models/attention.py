@@ -148,7 +148,11 @@ def _attend(
     """What Transformers calls where a model's attention is `sdpa`; with a layout, the mask is ours to make."""
     looks_back = getattr(module, "is_causal", True) if rest.get("is_causal") is None else rest["is_causal"]
     masked = attention_mask is not None or (looks_back and query.shape[2] > 1)
-    cpu = query.device.type == "cpu" and not dropout and masked
+    ours = masked and not (attention_mask is not None and attention_mask.requires_grad)
+    ours = ours and not any(rest.get(name) is not None for name in ("position_bias", "softcap", "cache", "s_aux"))
+    cpu = query.device.type == "cpu" and not dropout and ours and query.shape[-1] == value.shape[-1]
+    if layout and not ours:
+        raise NotImplementedError("attention with a bias or a cap of its own, on several sequences in a row")
     if not layout and not cpu:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, **rest)
     groups = query.shape[1] // key.shape[1]

@@ -72,11 +72,11 @@ class Forward:
         members = [m.to(self.device) for m in found]
         sequences, first, stop = sequences.to(self.device), first.to(self.device), stop.to(self.device)
         for some in members:
-            yield self.read((joined if self.joins else padded)(sequences, some, first, stop))
-
-    def read(self, together: Group) -> Read:
-        """The output on a group where it is read."""
-        return Read(self.run(together).flatten(0, 1)[together.at], together.rows, together.columns)
+            where = (sequences, some, first, stop)
+            together = joined(*where, share=on_cpu) if self.joins else padded(*where)
+            flat = self.run(self.call, together).flatten(0, 1)
+            # A prompt's last token is read once for each response; unlike [at], this sums their gradients in a fixed order.
+            yield Read(flat.index_select(0, together.at), together.rows, together.columns)
 
     def precision(self) -> AbstractContextManager:
         """Products in bfloat16, where that was asked for."""
@@ -97,8 +97,8 @@ class Forward:
             for layer, adapter in zip(self.adapted, before, strict=True):
                 layer._active_adapter = adapter
 
-    def run(self, together: Group) -> Tensor:
-        """[R, W, H] the module's output on every token of a group."""
+    def run(self, module: Callable[..., Any], together: Group) -> Tensor:
+        """[R, W, H] what the module, or what was compiled of it, gives on every token of a group."""
         given: dict[str, Any] = {}
         if together.layout:  # the mask only keeps the model from making one of its own
             everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
@@ -106,7 +106,7 @@ class Forward:
             mask = {kind: everything for kind in sorted(kinds)} if len(kinds) > 1 else everything
             given = {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout.tensors()}
         with self.precision(), self.activated(), self._checkpointed():
-            output = self.call(input_ids=together.ids, use_cache=False, **given)
+            output = module(input_ids=together.ids, use_cache=False, **given)
         return output.logits if "logits" in output else output.last_hidden_state
 
     @contextmanager
@@ -143,21 +143,36 @@ class Forward:
         was_training = self.module.training
         self.module.eval()
         try:
-            together, moved = (self._probe(x, one, joined) for x in (other, (other + 1) % self.config.vocab_size))
-            alone = self._probe(other, one, padded)
-        except (TypeError, ValueError, RuntimeError):  # a model that takes no layout, in one way or another
+            with self._narrow():
+                together, moved = (self._probe(x, one, joined) for x in (other, (other + 1) % self.config.vocab_size))
+                alone = self._probe(other, one, padded)
+        except (TypeError, ValueError, NotImplementedError):  # a model that takes no layout, in one way or another
             return False
         finally:
             self.module.train(was_training)
         limit = 1e-4 if together.dtype == torch.float32 and not self.autocast else 0.1
         return torch.equal(together, moved) and close(together, alone, limit)
 
+    @contextmanager
+    def _narrow(self) -> Iterator[None]:
+        """Attention windows so small that the two sequences meet them: one that a mask alone makes is lost in a layout."""
+        holders = [(self.config, "attention_chunk_size"), *((x, "sliding_window") for x in (self.config, *self.module.modules()))]
+        found = [(holder, name, getattr(holder, name)) for holder, name in holders if isinstance(getattr(holder, name, None), int)]
+        for holder, name, _ in found:
+            setattr(holder, name, PROBE // 2)
+        try:
+            yield
+        finally:
+            for holder, name, window in found:
+                setattr(holder, name, window)
+
     def _probe(self, neighbour: Tensor, one: Tensor, place: Callable[..., Group]) -> Tensor:
         """The output on `one`, behind a neighbour in its row or in a row of its own."""
         both = Sequences.of([(neighbour.tolist(), []), (one.tolist(), [])]).to(self.device)
         stop = both.lengths * torch.tensor([0, 1], device=self.device)
         members = torch.arange(2, device=self.device)
-        return self.read(place(both, members, torch.zeros_like(stop), stop)).output
+        together = place(both, members, torch.zeros_like(stop), stop)
+        return self.run(self.module, together).flatten(0, 1)[together.at]
 
 
 PROBE = 8  # tokens of the longer of the two sequences that are tried out

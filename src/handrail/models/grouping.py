@@ -8,6 +8,7 @@ from torch import Tensor
 
 from handrail.batch import Sequences
 
+CELLS = 4  # of a rectangle, for each token that a forward may have
 GRAIN = 64  # rows are multiples of it: products are made ready, and kept, for each shape that they meet
 
 
@@ -15,7 +16,7 @@ def groups(lengths: Tensor, tokens: int) -> Iterator[Tensor]:
     """[n] indices, group by group, the longest sequences first.
 
     A group has at most `tokens` (one that is longer stands alone), and its rectangle, as wide as its longest, is at
-    least half full.
+    least half full and has at most `CELLS` times as many cells.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
     alone = [(int(length), int(length), [item]) for item, length in zip(order, lengths[order], strict=True)]
@@ -30,10 +31,12 @@ def families(sequences: Sequences, tokens: int) -> Iterator[Tensor]:
         by_prompt.setdefault(tuple(ids[item][: prompts[item]]), []).append(item)
     units: list[tuple[int, int, list[int]]] = []
     for prompt, members in by_prompt.items():
-        for start in range(0, len(members), most := max(1, (tokens - len(prompt)) // max(1, lengths[members[0]] - len(prompt)))):
+        longest = lengths[members[0]]
+        most = max(1, min((tokens - len(prompt)) // max(1, longest - len(prompt)), CELLS * tokens // max(1, longest)))
+        for start in range(0, len(members), most):
             part = members[start : start + most]
             units.append((len(prompt) + sum(lengths[i] - len(prompt) for i in part), lengths[part[0]], part))
-    return _close(units, tokens)
+    return _close(sorted(units, key=lambda unit: -unit[1]), tokens)
 
 
 def _close(units: list[tuple[int, int, list[int]]], tokens: int) -> Iterator[Tensor]:
@@ -41,11 +44,12 @@ def _close(units: list[tuple[int, int, list[int]]], tokens: int) -> Iterator[Ten
     group: list[int] = []
     total, cells, width = 0, 0, 0
     for size, longest, members in units:
-        rows = len(group) + len(members)
-        if group and (total + size > tokens or 2 * (cells + len(members) * longest) < rows * width):
+        area = (len(group) + len(members)) * width
+        if group and (total + size > tokens or area > CELLS * tokens or 2 * (cells + len(members) * longest) < area):
             yield torch.tensor(group)
-            group, total, cells, width = [], 0, 0, 0
-        group, total, cells, width = [*group, *members], total + size, cells + len(members) * longest, max(width, longest)
+            group, total, cells = [], 0, 0
+        width = longest if not group else width
+        group, total, cells = [*group, *members], total + size, cells + len(members) * longest
     if group:
         yield torch.tensor(group)
 
@@ -86,17 +90,17 @@ def padded(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -
     return Group(ids, place.expand_as(ids), None, reader * len(place) + columns, members[reader], columns)
 
 
-def joined(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Group:
+def joined(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor, share: bool = True) -> Group:
     """One sequence behind another, of which the tokens first .. stop - 1 of each ([B] of all) are read.
 
-    Neighbours with the same prompt share it: what a model says of a prompt does not depend on what follows.
+    Neighbours with the same prompt `share` it: what a model says of a prompt does not depend on what follows.
     """
     real, place = _real(sequences, members)
     ids = sequences.ids[members, : len(place)] * real
     prompts = sequences.prompt_lengths[members]
     answer = place >= prompts[:, None]
     same = (prompts[1:] == prompts[:-1]) & ((ids[1:] == ids[:-1]) | answer[1:]).all(1) & (prompts[1:] > 0)
-    brings = torch.cat([same.new_ones(1), ~same])  # the prompt with it
+    brings = torch.cat([same.new_ones(1), ~(same & share)])  # the prompt with it
     own = real & (answer | brings[:, None])
     sizes = own.sum(1)
     total = int(sizes.sum())

@@ -117,8 +117,7 @@ class LanguageModel:
 
     def scored(self, sequences: Sequences) -> Iterator[Read]:
         """The output at the places that predict response tokens.  Raises ModelError for an empty prompt."""
-        if len(sequences) and int(sequences.prompt_lengths.min()) < 1:
-            raise ModelError("a sequence without a prompt", "the first response token is predicted from the last prompt token")
+        with_prompts(sequences)
         return self.forward(sequences, sequences.prompt_lengths - 1, sequences.lengths - 1)
 
     def _law(self, sequences: Sequences, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
@@ -143,21 +142,32 @@ class LanguageModel:
     @torch.no_grad()
     def _splits(self) -> bool:
         """Whether the head on the trunk's output is all that the model does."""
-        if self.project is None:
+        if self.project is None or self.trunk is self.causal:
             return False
         ids = torch.arange(6, device=self.device)[None] * 7 % self.causal.config.vocab_size
         was_training = self.causal.training
         self.causal.eval()
         try:
             whole = self.causal(input_ids=ids, use_cache=False).logits
-            split = self.project(self.trunk(input_ids=ids, use_cache=False).last_hidden_state)
+            hidden = getattr(self.trunk(input_ids=ids, use_cache=False), "last_hidden_state", None)
+            if hidden is None or hidden.shape[-1] != getattr(self.project, "in_features", hidden.shape[-1]):
+                return False
+            split = self.project(hidden)
         finally:
             self.causal.train(was_training)
         return whole.shape == split.shape and close(split, whole, 1e-5 if whole.dtype == torch.float32 else 1e-2)
 
 
+def with_prompts(sequences: Sequences) -> None:
+    """Raise ModelError for an empty prompt."""
+    if len(sequences) and int(sequences.prompt_lengths.min()) < 1:
+        raise ModelError("a sequence without a prompt", "what is said of the first response token is read at the last prompt token")
+
+
 def spread(sequences: Sequences, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """[B, T] from (values, rows, columns) read one token before the response token that they belong to; zeros elsewhere."""
+    if not parts:
+        return torch.zeros(sequences.mask.shape, device=sequences.ids.device)
     values, rows, columns = (torch.cat(x) for x in zip(*parts, strict=True))
     longest = int(sequences.response_lengths.max())
     empty = values.new_zeros(len(sequences), longest)

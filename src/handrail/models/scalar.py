@@ -13,7 +13,7 @@ from handrail.batch import Sequences
 from handrail.errors import ModelError
 from handrail.models.adapters import adapter_of, base_of, merged, save_adapter
 from handrail.models.forward import Forward, Read
-from handrail.models.language import spread
+from handrail.models.language import spread, with_prompts
 from handrail.models.load import check_origin, complete, origin, prepared, reading
 from handrail.models.settings import ModelSettings
 from handrail.models.tokenizer import pad_id
@@ -84,9 +84,7 @@ class ScalarModel:
         complete(settings, info)
         if not isinstance(getattr(hf, "score", None), nn.Linear):
             raise ModelError(f"{settings.path}: {kinds[0]} has no linear head named score", "a decoder with a linear head")
-        hf = prepared(hf, settings)
-        if settings.lora:
-            hf.score.requires_grad_(True)
+        hf = prepared(hf, settings.model_copy(update={"lora": None}))  # adapters are for what trains from a language model
         return cls(hf, settings.autocast, settings.compile)
 
     @property
@@ -159,7 +157,10 @@ class ScalarModel:
 
 def values(forward: Forward, head: Any, sequences: Sequences) -> tuple[Tensor, Tensor]:
     """[B, T] what `head` says at the token before each response token, and [B] at the last."""
+    with_prompts(sequences)
     sequences = sequences.to(forward.device)
+    if not len(sequences):
+        return torch.zeros(0, 0, device=forward.device), torch.zeros(0, device=forward.device)
     parts = [(head(r), r.rows, r.columns) for r in forward(sequences, sequences.prompt_lengths - 1, sequences.lengths)]
     found, rows, columns = (torch.cat(x) for x in zip(*parts, strict=True))
     last = columns == sequences.lengths[rows] - 1
@@ -170,6 +171,8 @@ def values(forward: Forward, head: Any, sequences: Sequences) -> tuple[Tensor, T
 def score(forward: Forward, head: Any, sequences: Sequences) -> Tensor:
     """[B] what `head` says at the last token of each sequence."""
     sequences = sequences.to(forward.device)
+    if not len(sequences):
+        return torch.zeros(0, device=forward.device)
     parts = [(head(r), r.rows) for r in forward(sequences, sequences.lengths - 1, sequences.lengths)]
     found, rows = (torch.cat(x) for x in zip(*parts, strict=True))
     return found.new_zeros(len(sequences)).index_put((rows,), found)

@@ -80,6 +80,8 @@ class OneTrunk:
                     self.critic.head.weight.copy_(rewarded.head / rewarded.std)
                     self.critic.mean = rewarded.mean / rewarded.std
             self.reward.freeze()
+        if shared and not self.policy.splits:
+            raise ModelError(f"{type(hf).__name__}: its head is more than a linear layer", "roles one_trunk or separate")
         if shared:
             self.policy.critic = self.critic.read
         for module, adapter in ((hf, "policy"), (critic, "critic")):

@@ -36,7 +36,7 @@ def run(cfg: Round) -> dict:
         "data",
         first / "data",
         cfg.model_dump(include={"task", "data", "seed"}) | {"tested": None if reward.test else [reward.held_out, reward.seed]},
-        given(cfg),
+        given(cfg) | (files(Path(reward.test.path)) if reward.test else {}),
         lambda: make_data(cfg, first / "data", reward),
     )
     if "sft" in settings[0]:
@@ -113,8 +113,9 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     }
     reached["agreement"] = tested["agreement"]
     if cfg.task:
-        rankings = load_rankings(last["reward"].data).records
-        _, test = split_by_prompt(rankings, last["reward"].held_out, last["reward"].seed)
+        test = load_rankings(last["reward"].test or last["reward"].data).records
+        if not last["reward"].test:
+            _, test = split_by_prompt(test, last["reward"].held_out, last["reward"].seed)
         task = TASKS[cfg.task.name]
         reached["ceiling"] = ceiling(test, task.gold)
         room = reached["ceiling"] - 0.5  # 0 where the gold tells none of the responses apart, NaN where all are tied

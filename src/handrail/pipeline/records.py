@@ -1,7 +1,6 @@
 """The records that a round stands on: made by a built-in task or read from the user's files, and the simulated labels."""
 
 import random
-from glob import glob
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +29,7 @@ def given(cfg: Round) -> dict[str, str]:
         return {}
     data = cfg.data
     sources = (data.demonstrations, data.comparisons, data.responses, data.prompts, data.held_out)
-    found: list[Path] = []
-    for source in sources:
-        if isinstance(source, Source):
-            path = Path(source.path)
-            inside = path.rglob("*") if path.is_dir() else map(Path, glob(source.path, recursive=True))
-            found += sorted(p for p in inside if p.is_file())
-    return files(*found)
+    return files(*(Path(source.path) for source in sources if isinstance(source, Source)))
 
 
 def make_data(cfg: Round, folder: Path, reward: Reward) -> None:
@@ -82,7 +75,10 @@ def make_data(cfg: Round, folder: Path, reward: Reward) -> None:
             "see data.held_out",
         )
     rankings = [r for r in rankings if r.prompt.text not in away]
-    test = split_by_prompt(rankings, reward.held_out, reward.seed)[1] if rankings and not reward.test else []
+    if reward.test:
+        test = load_rankings(reward.test).records
+    else:
+        test = split_by_prompt(rankings, reward.held_out, reward.seed)[1] if rankings else []
     unseen = away | {r.prompt.text for r in test}
     write_records(folder / "demonstrations.jsonl", [d for d in demonstrations if d.prompt.text not in unseen])
     write_records(folder / "rankings.jsonl", rankings)

@@ -5,10 +5,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from handrail.config import Settings
+from handrail.recipes.parts import RunSettings
 from handrail.recipes.progress import console
 
 
@@ -24,8 +26,11 @@ class Log:
 
 
 def plain(cfg: Settings) -> dict:
-    """The settings that change a result."""
-    return cfg.model_dump(mode="json", exclude={"run", "micro_tokens"})
+    """The settings that a run may not change once it has begun."""
+    kept = cfg.model_dump(mode="json", exclude={"micro_tokens"})
+    if "run" in kept:
+        kept["run"] = {key: value for key, value in kept["run"].items() if f"run.{key}" not in RunSettings.FREE}
+    return kept
 
 
 def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, str], work: Callable[[], Any]) -> None:
@@ -56,8 +61,12 @@ def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, s
 
 
 def files(*paths: Path) -> dict[str, str]:
-    """SHA-256 of each file that exists."""
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.exists()}
+    """SHA-256 of each file that exists, and of those in folders and those that a pattern matches."""
+    found: list[Path] = []
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else map(Path, glob(str(path), recursive=True))
+        found += sorted(p for p in inside if p.is_file())
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
 def write(path: Path, content: dict) -> None:

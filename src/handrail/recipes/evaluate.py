@@ -132,7 +132,7 @@ def overlap(cfg: Evaluate, prompts: list[Prompt], texts: dict[str, list[str]], s
     for name in ("before", "after"):
         found[f"distinct_{name}"] = distinct_n(texts[name], 2)
         found[f"repetition_{name}"] = repetition(texts[name], 3)
-    if not cfg.references or not Path(cfg.references.path).stat().st_size:
+    if not cfg.references or (Path(cfg.references.path).is_file() and not Path(cfg.references.path).stat().st_size):
         return found
     references = {d.prompt.text: d.response for d in load_demonstrations(cfg.references).records}
     known = [i for i, p in enumerate(prompts) if p.text in references]

@@ -36,7 +36,7 @@ _CHATTER = (
 )
 
 # How often a demonstration does each thing, independently.
-P_RIGHT, P_WRONG = 0.58, 0.15  # of a fact; otherwise it is left out
+P_RIGHT, P_WRONG = 0.5, 0.25  # of a fact; otherwise it is left out
 P_NEWS, P_ECHO = 0.85, 0.75  # begins as the post does; repeats a sentence of chatter of the post
 
 CONTENT_PARTS = ("facts_kept", "none_invented")
