@@ -96,6 +96,17 @@ def test_joined_single_and_padded_log_probabilities_are_those_of_the_model(hf):
 
 
 @torch.no_grad()
+def test_a_shared_prompt_gives_what_each_sequence_alone_gives(hf):
+    drawn = some([(9, 7), (9, 3), (9, 1), (4, 20)])
+    ids = drawn.ids.clone()
+    ids[1:3, :9] = ids[0, :9]
+    sequences = Sequences(ids, drawn.prompt_lengths, drawn.lengths)
+    logp = LanguageModel(hf).logp(sequences, 0.7)
+    for row, n in enumerate(sequences.response_lengths.tolist()):
+        torch.testing.assert_close(logp[row, :n], reference_logp(hf, sequences, row, 0.7), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
 def test_left_padding_gives_the_same(hf):
     sequences = some()
     longest = int(sequences.lengths.max())

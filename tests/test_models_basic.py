@@ -96,6 +96,42 @@ def test_groups_hold_every_sequence_once_within_their_size_and_half_full():
     assert list(groups(lengths[:0], 24)) == []
 
 
+def test_gradients_over_a_shared_prompt_have_the_same_bits_each_time(tokenizer):
+    torch.manual_seed(0)
+    hf = new_model(NewModel(hidden=256, layers=1, heads=4, vocabulary=360), tokenizer)
+    g = torch.Generator().manual_seed(2)
+    prompt = torch.randint(2, 300, (20,), generator=g).tolist()
+    sequences = Sequences.of([(prompt, torch.randint(2, 300, (1,), generator=g).tolist()) for _ in range(150)])
+    model, found, threads = LanguageModel(hf), [], torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        for _ in range(5):
+            hf.zero_grad()
+            model.logp(sequences).sum().backward()
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters().values()]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+def test_many_answers_to_a_long_prompt_are_not_one_rectangle():
+    long = list(range(2, 102))
+    sequences = Sequences.of([(long, [i]) for i in range(200)] + [([1], [2])])
+    found = [m.tolist() for m in families(sequences, 300)]
+    assert sorted(i for m in found for i in m) == list(range(201))
+    for members in found:
+        lengths = sequences.lengths[members]
+        assert len(members) * int(lengths.max()) <= 4 * 300 and 2 * int(lengths.sum()) >= len(members) * int(lengths.max())
+
+
+def test_nothing_and_no_prompt(hf):
+    model, scalar, nothing = LanguageModel(hf), ScalarModel.from_causal(hf, "normal"), some()[:0]
+    assert model.logp(nothing).shape == (0, 0) and scalar.score(nothing).shape == (0,) and scalar.values(nothing)[1].shape == (0,)
+    for call in (model.logp, scalar.values):
+        with pytest.raises(ModelError, match="without a prompt"):
+            call(Sequences.of([([], [3, 4])]))
+
+
 def test_sequences_one_behind_another_and_one_a_row_read_the_right_tokens():
     sequences = Sequences.of([([10, 11, 12], [13, 14]), ([20], [21, 22, 23]), ([30], [31])])
     given = sequences, torch.tensor([0, 1]), sequences.prompt_lengths - 1, sequences.lengths

@@ -219,7 +219,7 @@ def test_the_true_fact_is_by_far_the_commonest():
         assert all(d.prompt.meta[kind] in values for kind, values in FACTS.items())
     kept = np.mean([SHORT.parts(d.prompt, d.response)["facts_kept"] for d in SHORT.demonstrations(1000, 1)])
     invented = np.mean([SHORT.parts(d.prompt, d.response)["none_invented"] for d in SHORT.demonstrations(1000, 1)])
-    assert kept / 0.5 > 2.5 * -invented / 0.7
+    assert kept / 0.5 > 2 * -invented / 0.7  # and there are three wrong values of each kind
 
 
 def test_malformed():
