@@ -162,7 +162,7 @@ def test_manners_and_rambling():
 
 def test_a_summary_with_every_fact_is_best():
     best = short(SUMMARY)
-    assert best["facts_kept"] == pytest.approx(2.5)
+    assert best["facts_kept"] == pytest.approx(3.0)
     assert all(best[name] == 0 for name in best if name != "facts_kept")
     for gone in ("in Oslo ", "on Friday ", "at noon ", " because of rain"):
         assert SHORT.gold(POST, SUMMARY.replace(gone, "")) < SHORT.gold(POST, SUMMARY)
@@ -171,10 +171,10 @@ def test_a_summary_with_every_fact_is_best():
 @pytest.mark.parametrize("swap", [("Oslo", "Rome"), ("Friday", "Monday"), ("noon", "six"), ("rain", "snow"), ("concert", "race")])
 def test_an_invented_fact_is_worse_than_a_missing_one(swap):
     wrong = short(SUMMARY.replace(*swap))
-    assert wrong["facts_kept"] == pytest.approx(2.0)
+    assert wrong["facts_kept"] == pytest.approx(2.4)
     assert wrong["none_invented"] < 0
     added = short(SUMMARY + f" Say {swap[1]}.")
-    assert added["facts_kept"] == pytest.approx(2.5) and added["none_invented"] < 0
+    assert added["facts_kept"] == pytest.approx(3.0) and added["none_invented"] < 0
 
 
 def test_listing_every_fact_is_no_trick():
@@ -219,7 +219,7 @@ def test_the_true_fact_is_by_far_the_commonest():
         assert all(d.prompt.meta[kind] in values for kind, values in FACTS.items())
     kept = np.mean([SHORT.parts(d.prompt, d.response)["facts_kept"] for d in SHORT.demonstrations(1000, 1)])
     invented = np.mean([SHORT.parts(d.prompt, d.response)["none_invented"] for d in SHORT.demonstrations(1000, 1)])
-    assert kept / 0.5 > 2 * -invented / 0.7  # and there are three wrong values of each kind
+    assert kept / 0.6 > 5 * -invented / 0.8
 
 
 def test_malformed():

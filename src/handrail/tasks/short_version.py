@@ -36,7 +36,7 @@ _CHATTER = (
 )
 
 # How often a demonstration does each thing, independently.
-P_RIGHT, P_WRONG = 0.5, 0.25  # of a fact; otherwise it is left out
+P_RIGHT, P_WRONG = 0.58, 0.04  # of a fact; otherwise it is left out
 P_NEWS, P_ECHO = 0.85, 0.75  # begins as the post does; repeats a sentence of chatter of the post
 
 CONTENT_PARTS = ("facts_kept", "none_invented")
@@ -108,8 +108,8 @@ def _parts(prompt: Conversation, response: str) -> dict[str, float]:
     told = {word for word in words(response) if word in KIND_OF}
     idle = sum(not true.intersection(words(sentence)) for sentence in said)
     return {
-        "facts_kept": 0.5 * len({KIND_OF[value] for value in told & true}),
-        "none_invented": max(-3.0, -0.7 * len(told - true)),
+        "facts_kept": 0.6 * len({KIND_OF[value] for value in told & true}),
+        "none_invented": max(-3.0, -0.8 * len(told - true)),
         "no_chatter": max(-1.8, -0.6 * idle),
         "brevity": max(-1.8, -0.08 * max(0, len(words(response)) - GOOD_LENGTH)),
         "well_formed": -1.5 * malformed(response),
