@@ -25,7 +25,7 @@ from handrail.models.attention import take_layouts
 from handrail.models.grouping import Group, families, groups, joined, padded
 
 # Tokens in one forward.  Few: each operation's own cost shows, on a CPU below 1,000; many: fresh memory for large buffers.
-CPU_TOKENS, DEVICE_TOKENS = 2048, 16384
+CPU_TOKENS, DEVICE_TOKENS = 1280, 16384
 
 
 @dataclass(frozen=True, slots=True)
