@@ -15,7 +15,15 @@ from handrail.tasks import TASKS
 
 TINY = [
     *("task.demonstrations=40", "task.prompts=24", "task.held_out=10", "model.new.hidden=32", "model.new.layers=1", "model.new.heads=2"),
-    *("sft.epochs=1", "sample.limit=12", "sample.responses=2", "reward.normalise_on=8", "ppo.steps=2", "ppo.batch_size=8"),
+    *(
+        "sft.epochs=1",
+        "sample.limit=12",
+        "sample.responses=2",
+        "reward.normalise_on=8",
+        "reward.held_out=0.4",
+        "ppo.steps=2",
+        "ppo.batch_size=8",
+    ),
     *("sampling.max_new_tokens=12",),
 ]
 
