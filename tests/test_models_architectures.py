@@ -5,6 +5,8 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BloomConfig,
+    DeepseekV3Config,
     Gemma2Config,
     GemmaConfig,
     GPT2Config,
@@ -13,6 +15,7 @@ from transformers import (
     MistralConfig,
     OPTConfig,
     PhiConfig,
+    PhimoeConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -44,6 +47,15 @@ CONFIGS = {
         word_embed_proj_dim=32, bos_token_id=1, eos_token_id=1, pad_token_id=0, dropout=0.1,
     ),
     "phi": PhiConfig(**SIZES),
+}  # fmt: skip
+EXPERTS = GROUPED | {"num_local_experts": 2}
+ODD = {
+    "bloom": BloomConfig(vocab_size=V, n_embd=32, n_layer=2, n_head=4),  # takes no positions
+    "phimoe": PhimoeConfig(**EXPERTS, sliding_window=12),  # a mask alone knows its window
+    "deepseek_v3": DeepseekV3Config(  # keys are wider than values
+        **SIZES, num_key_value_heads=4, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8,
+        n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, n_group=1, topk_group=1, first_k_dense_replace=2,
+    ),
 }  # fmt: skip
 PAIRS = [(5, 7), (1, 9), (12, 1), (20, 20), (3, 4), (2, 6)]
 
@@ -102,6 +114,21 @@ def test_a_shared_prompt_gives_what_each_sequence_alone_gives(hf):
     ids[1:3, :9] = ids[0, :9]
     sequences = Sequences(ids, drawn.prompt_lengths, drawn.lengths)
     logp = LanguageModel(hf).logp(sequences, 0.7)
+    for row, n in enumerate(sequences.response_lengths.tolist()):
+        torch.testing.assert_close(logp[row, :n], reference_logp(hf, sequences, row, 0.7), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", sorted(ODD))
+def test_models_that_attend_in_their_own_way_are_right_too(name):
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(ODD[name]).eval()
+    for parameter in hf.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    sequences, model = some(), LanguageModel(hf)
+    assert model.forward.joins == (name == "deepseek_v3")
+    logp = model.logp(sequences, 0.7)
     for row, n in enumerate(sequences.response_lengths.tolist()):
         torch.testing.assert_close(logp[row, :n], reference_logp(hf, sequences, row, 0.7), atol=1e-5, rtol=0)
 

@@ -46,6 +46,11 @@ def rectangle(x: Tensor, grid: Tensor | None) -> Tensor:
     return tokens.index_select(0, grid.flatten()).unflatten(0, grid.shape).transpose(1, 2)
 
 
+def laid_out(query: Tensor, key: Tensor, value: Tensor, grid: Tensor | None, own: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """All three as rectangles: every row reads its prompt, and only the sequence that brought it asks there."""
+    return rectangle(query, grid if own is None else own), rectangle(key, grid), rectangle(value, grid)
+
+
 def summed(x: Tensor, grid: Tensor, total: int) -> Tensor:
     """[R, H, W, D] as [1, total, H, D]: at each place the sum over the cells of `grid` that show it."""
     tokens = x.transpose(1, 2).flatten(0, 1)
@@ -77,9 +82,9 @@ def attention(
 
     query, key and value are [B, H, T, D], and without a mask attention looks back only.
     """
-    laid = [rectangle(query, own if own is not None else grid), rectangle(key, grid), rectangle(value, grid)]
+    q, k, v = laid_out(query, key, value, grid, own)
     with default_products():
-        out, divisor = _aten._scaled_dot_product_flash_attention_for_cpu(*laid, 0.0, mask is None, attn_mask=mask, scale=scale)
+        out, divisor = _aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, mask is None, attn_mask=mask, scale=scale)
     return in_a_row(out, back, query.shape[2]), divisor.transpose(1, 2).contiguous()
 
 
@@ -98,12 +103,11 @@ def attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value, [B, T, H, D] each."""
-    asks = own if own is not None else grid
-    laid = [rectangle(grad.transpose(1, 2), asks), rectangle(query, asks)]
-    laid += [rectangle(key, grid), rectangle(value, grid), rectangle(out.transpose(1, 2), asks)]
+    q, k, v = laid_out(query, key, value, grid, own)
+    of_out, o = (rectangle(x.transpose(1, 2), grid if own is None else own) for x in (grad, out))
     into = _aten._scaled_dot_product_flash_attention_for_cpu_backward
     with default_products():
-        q, k, v = into(*laid, divisor.transpose(1, 2), 0.0, mask is None, attn_mask=mask, scale=scale)
+        q, k, v = into(of_out, q, k, v, o, divisor.transpose(1, 2), 0.0, mask is None, attn_mask=mask, scale=scale)
     total = query.shape[2]
     if own is None or grid is None:
         return in_a_row(q, back, total), in_a_row(k, back, total), in_a_row(v, back, total)
@@ -162,7 +166,7 @@ def _attend(
     mask = _window(grid, rest.get("sliding_window")) if grid is not None else attention_mask
     scale = rest.get("scaling") or query.shape[-1] ** -0.5
     if not cpu:
-        q, k, v = rectangle(query, own if own is not None else grid), rectangle(key, grid), rectangle(value, grid)
+        q, k, v = laid_out(query, key, value, grid, own)
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale)
         return in_a_row(out, back, query.shape[2]), None
     wide = torch.promote_types(query.dtype, torch.float32)

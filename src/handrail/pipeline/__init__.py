@@ -35,8 +35,8 @@ def run(cfg: Round) -> dict:
         log,
         "data",
         first / "data",
-        cfg.model_dump(include={"task", "data", "seed"}) | {"tested": None if reward.test else [reward.held_out, reward.seed]},
-        given(cfg) | (files(Path(reward.test.path)) if reward.test else {}),
+        cfg.model_dump(include={"task", "data", "seed"}) | ({} if cfg.task else {"tested": [reward.held_out, reward.seed]}),
+        given(cfg, reward),
         lambda: make_data(cfg, first / "data", reward),
     )
     if "sft" in settings[0]:

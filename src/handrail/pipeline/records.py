@@ -23,12 +23,12 @@ from handrail.records import Demonstration, Prompt, Ranking, Response
 from handrail.tasks import TASKS, crew
 
 
-def given(cfg: Round) -> dict[str, str]:
+def given(cfg: Round, reward: Reward) -> dict[str, str]:
     """SHA-256 of each of the user's local files: a file, what is in a folder, or what a pattern matches."""
     if cfg.data is None:
         return {}
     data = cfg.data
-    sources = (data.demonstrations, data.comparisons, data.responses, data.prompts, data.held_out)
+    sources = (data.demonstrations, data.comparisons, data.responses, data.prompts, data.held_out, reward.test)
     return files(*(Path(source.path) for source in sources if isinstance(source, Source)))
 
 
