@@ -92,8 +92,9 @@ def handrail_side(folder: Path, size: str, steps: int, variant: str) -> dict:
     from handrail.models import Lora, ModelSettings
     from handrail.recipes import ppo
     from handrail.recipes.parts import RunSettings
-    from handrail.recipes.ppo_parts import PPO, RewardSettings
+    from handrail.recipes.ppo_parts import PPO
     from handrail.recipes.progress import console
+    from handrail.recipes.rewards import RewardSettings
     from handrail.rollout import Sampling, native
 
     console.quiet = True

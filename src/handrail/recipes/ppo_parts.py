@@ -8,14 +8,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from handrail.algo.control import adaptive_beta
-from handrail.algo.kl import kl_k1, kl_k3
-from handrail.algo.stats import masked_mean
+from handrail.algo.kl import kl_k1
 from handrail.algo.value import clipped_value_loss, value_loss
-from handrail.batch import Experience, Rollout, Sequences
+from handrail.batch import Experience, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
-from handrail.evaluate import FunctionJudge, total
 from handrail.models import (
     LanguageModel,
     ModelSettings,
@@ -26,39 +23,11 @@ from handrail.models import (
     same_vocabulary,
 )
 from handrail.parallel import Parallel
+from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything, source_of
+from handrail.recipes.rewards import RewardSettings, RewardSource
 from handrail.records import Prompt
 from handrail.rollout import Engine, NativeEngine, Sampling
-
-
-class RewardSettings(Settings):
-    """What is maximised: a reward model, a Python function, or a weighted sum of both."""
-
-    model: str = Field("", description="folder of a reward model")
-    model_weight: float = 1.0
-    function: str = Field("", description="file.py:name or package.module:name")
-    function_weight: float = 1.0
-    monitor: str = Field("", description="a function that is logged beside the reward and never trained on")
-    cut: Literal["penalty", "bootstrap"] = Field(
-        "penalty",
-        description="a response that was cut: scored, less end_penalty, and taken for an end; or not scored, its last value standing in",
-    )
-    end_penalty: float = Field(1.0, ge=0, description="what a missing end costs where cut is penalty")
-
-    @model_validator(mode="after")
-    def _something(self) -> "RewardSettings":
-        if not self.model and not self.function:
-            raise ValueError("give reward.model, reward.function or both")
-        return self
-
-
-class Divergence(Settings):
-    """How the policy is held near the reference."""
-
-    beta: float = Field(0.05, ge=0, description="reward per nat")
-    placement: Literal["reward", "loss"] = Field("reward", description="k1 in the reward, or k3 in the loss")
-    target: float = Field(0.0, ge=0, description="nats a response that an adaptive beta aims at, 0: beta stays")
-    horizon: int = Field(2000, ge=1, description="responses over which beta may change by a fifth")
 
 
 class PPO(Settings):
@@ -122,93 +91,6 @@ class Verdict:
     score: Tensor  # [B]
     components: dict[str, Tensor]  # [B] each, for the log
     texts: list[str]
-
-
-class KLInReward:
-    """-beta k1 in each token's reward.  With a target, beta adapts."""
-
-    def __init__(self, settings: Divergence):
-        self.beta, self.settings = settings.beta, settings
-
-    @property
-    def in_reward(self) -> float:
-        return self.beta
-
-    def loss(self, logp: Tensor, logp_ref: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-        """Nothing: the divergence acts through the reward."""
-        return logp.new_zeros(())
-
-    def adapt(self, kl: float, responses: int) -> None:
-        """Move beta towards the target; kl in nats a response."""
-        if self.settings.target:
-            self.beta = adaptive_beta(self.beta, kl, self.settings.target, self.settings.horizon, responses)
-
-
-class KLInLoss(KLInReward):
-    """beta k3 in the loss, and nothing in the reward."""
-
-    @property
-    def in_reward(self) -> float:
-        return 0.0
-
-    def loss(self, logp: Tensor, logp_ref: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-        """beta times the mean k3 over real tokens."""
-        return self.beta * masked_mean(kl_k3(logp, logp_ref), mask, count)
-
-
-class Penalised:
-    """A cut response keeps its score less a penalty, and counts as an end: nothing is bootstrapped."""
-
-    def __init__(self, penalty: float):
-        self.penalty = penalty
-
-    def score(self, score: Tensor, ended: Tensor) -> Tensor:
-        """[B] scores as the cut leaves them."""
-        return score - self.penalty * (~ended).to(score.dtype)
-
-    def bootstrap(self, after: Tensor, ended: Tensor) -> Tensor:
-        """[B] the value that stands for what would have followed."""
-        return torch.zeros_like(after)
-
-
-class Bootstrapped(Penalised):
-    """A cut response has no score, since it has no end yet: the value after its last token stands in for it."""
-
-    def score(self, score: Tensor, ended: Tensor) -> Tensor:
-        """[B] scores, 0 where cut."""
-        return torch.where(ended, score, 0)
-
-    def bootstrap(self, after: Tensor, ended: Tensor) -> Tensor:
-        """[B] the critic's value after the last token where cut."""
-        return torch.where(ended, 0, after)
-
-
-class RewardSource:
-    """The score of each response, from a model, a function or both, under the rule for responses that were cut."""
-
-    def __init__(self, settings: RewardSettings, model: ScalarModel | None):
-        self.settings, self.model = settings, model
-        self.cut = (Bootstrapped if settings.cut == "bootstrap" else Penalised)(settings.end_penalty)
-        self.function = FunctionJudge(settings.function) if settings.function else None
-        self.monitor = FunctionJudge(settings.monitor) if settings.monitor else None
-
-    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """[B] rewards, and [B] components by name."""
-        device = rollout.logp.device
-        score = torch.zeros(len(rollout), device=device)
-        components: dict[str, Tensor] = {}
-        if self.model:
-            components["reward_model"] = self.model.score(rollout.sequences).float()
-            score = score + self.settings.model_weight * components["reward_model"]
-        if self.function:
-            components["reward_function"] = torch.tensor(self.function.score(prompts, texts), device=device)
-            score = score + self.settings.function_weight * components["reward_function"]
-        if self.monitor:
-            watched = self.monitor.parts(prompts, texts)
-            components["gold"] = torch.tensor([total(parts) for parts in watched], device=device)
-            for name in sorted(watched[0].keys() - {"total"}):
-                components[f"gold.{name}"] = torch.tensor([parts[name] for parts in watched], device=device)
-        return self.cut.score(score, rollout.ended), components
 
 
 @dataclass(frozen=True)
