@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, control, kl, objective, preference, stats, value
+from handrail.algo import advantage, baseline, control, kl, objective, preference, stats, value
 
 B, T, V, N, K = 3, 5, 7, 4, 6
 SCALAR, TOKENS = Float[Tensor, ""], Float[Tensor, f"{B} {T}"]
 MASK = torch.arange(T) < torch.tensor([[5], [1], [3]])
+GROUP = torch.arange(N).repeat(2)
 RANKED, PLACES = torch.ones(N, K, dtype=torch.bool), torch.arange(K).expand(N, K)
 
 
@@ -24,15 +25,28 @@ def tokens() -> Tensor:
 
 CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     advantage.token_rewards: (lambda: advantage.token_rewards(torch.randn(B), tokens(), MASK, 0.1), (TOKENS,)),
+    advantage.reward_to_go: (lambda: advantage.reward_to_go(tokens(), MASK, 0.9), (TOKENS,)),
+    advantage.whole_return: (lambda: advantage.whole_return(tokens(), MASK, 0.9), (TOKENS,)),
+    baseline.leave_one_out: (lambda: baseline.leave_one_out(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
+    baseline.group_mean: (lambda: baseline.group_mean(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
+    baseline.group_std: (lambda: baseline.group_std(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
     advantage.gae: (lambda: advantage.gae(tokens(), tokens(), MASK, 1.0, 0.95, torch.zeros(B)), (TOKENS, TOKENS)),
     control.adaptive_beta: (lambda: control.adaptive_beta(0.1, 5.0, 6.0, 1e4, 64), (float,)),
+    control.ppo_penalty_beta: (lambda: control.ppo_penalty_beta(0.1, 0.02, 0.01), (float,)),
     kl.kl_k1: (lambda: kl.kl_k1(tokens(), tokens()), (TOKENS,)),
+    kl.kl_k2: (lambda: kl.kl_k2(tokens(), tokens()), (TOKENS,)),
     kl.kl_k3: (lambda: kl.kl_k3(tokens(), tokens()), (TOKENS,)),
     kl.kl_full: (lambda: kl.kl_full(torch.randn(B, T, V), torch.randn(B, T, V)), (TOKENS,)),
     objective.ppo_clip_loss: (
         lambda: objective.ppo_clip_loss(tokens(), tokens(), tokens(), MASK, 9, 0.2, 0.2),
         (SCALAR, dict),
     ),
+    objective.gspo_loss: (lambda: objective.gspo_loss(tokens(), tokens(), tokens(), MASK, 9, 0.2, 0.2), (SCALAR, dict)),
+    objective.reinforce_loss: (lambda: objective.reinforce_loss(tokens(), tokens(), MASK, 9), (SCALAR,)),
+    objective.importance_loss: (lambda: objective.importance_loss(tokens(), tokens(), tokens(), MASK, 9), (SCALAR,)),
+    objective.ppo_penalty_loss: (lambda: objective.ppo_penalty_loss(tokens(), tokens(), tokens(), MASK, 9, 0.5), (SCALAR,)),
+    objective.response_weight: (lambda: objective.response_weight(MASK.sum(1)), (Float[Tensor, f"{B}"],)),
+    objective.length_weight: (lambda: objective.length_weight(MASK.sum(1)), (Float[Tensor, f"{B}"],)),
     objective.entropy_bonus: (lambda: objective.entropy_bonus(tokens(), MASK, 9), (SCALAR,)),
     preference.bradley_terry_loss: (lambda: preference.bradley_terry_loss(*torch.rand(4, N)), (SCALAR,)),
     preference.ranking_loss: (
@@ -41,6 +55,8 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     ),
     preference.centring_loss: (lambda: preference.centring_loss(torch.randn(N, K), RANKED, N), (SCALAR,)),
     stats.masked_sum: (lambda: stats.masked_sum(tokens(), MASK), (SCALAR,)),
+    stats.response_sum: (lambda: stats.response_sum(tokens(), MASK), (Float[Tensor, f"{B}"],)),
+    stats.mean_and_std: (lambda: stats.mean_and_std(tokens(), MASK), (SCALAR, SCALAR)),
     stats.masked_mean: (lambda: stats.masked_mean(tokens(), MASK), (SCALAR,)),
     stats.whiten: (lambda: stats.whiten(tokens(), MASK), (TOKENS,)),
     stats.rescale: (lambda: stats.rescale(tokens(), MASK), (TOKENS,)),

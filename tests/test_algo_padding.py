@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from handrail.algo.advantage import gae, token_rewards
+from handrail.algo.advantage import gae, reward_to_go, token_rewards, whole_return
 from handrail.algo.kl import kl_k3
-from handrail.algo.objective import entropy_bonus, ppo_clip_loss
-from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
+from handrail.algo.objective import entropy_bonus, gspo_loss, importance_loss, ppo_clip_loss, ppo_penalty_loss, reinforce_loss
+from handrail.algo.stats import explained_variance, masked_mean, mean_and_std, rescale, response_sum, whiten
 from handrail.algo.value import clipped_value_loss, value_loss
 
 LENGTHS = torch.tensor([5, 1, 3, 4, 2])
@@ -27,6 +27,10 @@ LOSSES = {
     "ppo_clip_loss": lambda x, y, z, m, n: ppo_clip_loss(x, y, z, m, n, 0.2, 0.3)[0],
     "approx_kl": lambda x, y, z, m, n: ppo_clip_loss(x, y, z, m, n, 0.2, 0.3)[1]["approx_kl"] + 0 * masked_mean(x, m),
     "clip_fraction": lambda x, y, z, m, n: ppo_clip_loss(x, y, z, m, n, 0.2, 0.3)[1]["clip_fraction"] + 0 * masked_mean(x, m),
+    "gspo_loss": lambda x, y, z, m, n: gspo_loss(x, y, z, m, n, 0.2, 0.3)[0],
+    "reinforce_loss": lambda x, y, z, m, n: reinforce_loss(x, y, m, n),
+    "importance_loss": lambda x, y, z, m, n: importance_loss(x, y, z, m, n),
+    "ppo_penalty_loss": lambda x, y, z, m, n: ppo_penalty_loss(x, y, z, m, n, 0.5),
     "entropy_bonus": lambda x, y, z, m, n: entropy_bonus(x, m, n),
     "value_loss": lambda x, y, z, m, n: value_loss(x, y, m, n),
     "clipped_value_loss": lambda x, y, z, m, n: clipped_value_loss(x, y, z, m, n, 0.2),
@@ -38,6 +42,11 @@ WHOLE = {
     "whiten": lambda x, y, z, m: whiten(x, m),
     "rescale": lambda x, y, z, m: rescale(x, m),
     "explained_variance": lambda x, y, z, m: explained_variance(x, y, m),
+    "reward_to_go": lambda x, y, z, m: reward_to_go(x, m, 0.9),
+    "whole_return": lambda x, y, z, m: whole_return(x, m, 0.9),
+    "response_sum": lambda x, y, z, m: torch.where(m, response_sum(x, m)[:, None], 0),
+    "mean": lambda x, y, z, m: mean_and_std(x, m)[0],
+    "standard deviation": lambda x, y, z, m: mean_and_std(x, m)[1],
     "gae, advantage": lambda x, y, z, m: gae(x, y, m, 0.97, 0.9, BOOTSTRAP[: len(x)])[0],
     "gae, returns": lambda x, y, z, m: gae(y, x, m, 0.97, 0.9, BOOTSTRAP[: len(x)])[1],
 }

@@ -14,6 +14,7 @@ from handrail.batch import Rollout
 from handrail.errors import HandrailError, RewardError
 from handrail.models import ModelSettings, ScalarModel, load_causal
 from handrail.recipes import ppo, reward, sft
+from handrail.recipes.experience import minibatches
 from handrail.recipes.parts import Optimizer, constant, cosine, derive, shuffled, slices
 from handrail.recipes.ppo_parts import Parts, Verdict
 from handrail.rollout import NativeEngine
@@ -112,11 +113,11 @@ def test_each_response_is_used_epochs_times_and_every_epoch_has_its_own_order(wo
     rollout, verdict = first_step(cfg, parts)
     numbered = torch.arange(8.0)[:, None].expand(8, 12)
     experience = ppo.Experience(rollout, numbered, verdict.logp_ref, verdict.values, verdict.values, verdict.values)
-    used = [batch.logp_old[:, 0].tolist() for batch in ppo.minibatches(cfg, experience, 0)]
+    used = [batch.logp_old[:, 0].tolist() for batch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, 0)]
     assert [len(batch) for batch in used] == [4] * 6
     epochs = [used[i] + used[i + 1] for i in (0, 2, 4)]
     assert all(sorted(epoch) == list(range(8)) for epoch in epochs) and epochs[0] != epochs[1] != epochs[2]
-    again = [batch.logp_old[:, 0].tolist() for batch in ppo.minibatches(cfg, experience, 1)]
+    again = [batch.logp_old[:, 0].tolist() for batch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, 1)]
     assert again != used
 
 

@@ -29,6 +29,43 @@ def token_rewards(score: Tensor, kl: Tensor, mask: Tensor, beta: float) -> Tenso
     return rewards.index_put((rows, lengths - 1), score.detach().to(rewards.dtype), accumulate=True)
 
 
+def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """G_t = sum_{k >= 0} gamma^k r_{t+k}.  Williams 1992; Sutton et al. 2000.
+
+    What came before a token was known before it was drawn, so that it is left out of the token's credit.
+
+    Args:
+        rewards: [B, T] reward.
+        mask: [B, T] bool.
+        gamma: discount per token.
+
+    Returns:
+        [B, T] reward, zero under the mask.
+    """
+    rewards = torch.where(mask, rewards, 0)
+    returns, carry = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(mask.shape[1])):
+        carry = torch.where(mask[:, t], rewards[:, t] + gamma * carry, 0)
+        returns[:, t] = carry
+    return returns
+
+
+def whole_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """R(tau) = sum_t gamma^t r_t, t from 0, on every token of the response: plain REINFORCE.  Williams 1992.
+
+    Args:
+        rewards: [B, T] reward.
+        mask: [B, T] bool.
+        gamma: discount per token.
+
+    Returns:
+        [B, T] reward, zero under the mask.
+    """
+    discount = gamma ** torch.arange(mask.shape[1], device=rewards.device, dtype=rewards.dtype)
+    total = (torch.where(mask, rewards, 0) * discount).sum(1, keepdim=True)
+    return torch.where(mask, total, 0)
+
+
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, bootstrap: Tensor) -> tuple[Tensor, Tensor]:
     """A_t = sum_l (gamma lam)^l delta_{t+l}  with  delta_t = r_t + gamma V_{t+1} - V_t.  Schulman et al. 2016, eq. 16.
 

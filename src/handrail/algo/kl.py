@@ -20,6 +20,22 @@ def kl_k1(logp: Tensor, logp_ref: Tensor) -> Tensor:
     return logp - logp_ref
 
 
+def kl_k2(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    """k2 = 1/2 (log pi(y) - log pi_ref(y))^2.
+
+    Not the divergence in the mean, though near it for near laws.  As a loss on the log-probabilities of whole responses
+    its expected gradient is exactly that of KL(pi || pi_ref): E[log(pi / pi_ref) grad log pi].
+
+    Args:
+        logp: any shape, nats, under the policy that sampled.
+        logp_ref: the same, under the reference.
+
+    Returns:
+        The same shape, nats squared halved.
+    """
+    return (logp - logp_ref) ** 2 / 2
+
+
 def kl_k3(logp: Tensor, logp_ref: Tensor) -> Tensor:
     """k3 = (r - 1) - log r  with  r = pi_ref(y_t) / pi(y_t).
 

@@ -9,6 +9,19 @@ def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, 0).sum()
 
 
+def response_sum(x: Tensor, mask: Tensor) -> Tensor:
+    """Sum of x over each response's tokens.
+
+    Args:
+        x: [B, T], any unit.
+        mask: [B, T] bool.
+
+    Returns:
+        [B] in the unit of x.
+    """
+    return torch.where(mask, x, 0).sum(1)
+
+
 def masked_mean(x: Tensor, mask: Tensor, count: Tensor | int | None = None) -> Tensor:
     """Sum of x over real tokens, divided by `count` (default: how many they are; 0 where there are none).
 
@@ -29,6 +42,20 @@ def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = mean + masked_mean(x - mean, mask)  # what rounding took: without it equal tokens of 1000.7 whiten to 0.5
     centred = torch.where(mask, x - mean, 0)
     return mean, centred, masked_mean(centred**2, mask)
+
+
+def mean_and_std(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """m and s over real tokens, with the population's standard deviation; 0 and 0 where there are none.
+
+    Args:
+        x: [B, T], any unit.
+        mask: [B, T] bool.
+
+    Returns:
+        Two scalars in the unit of x.
+    """
+    mean, _, variance = _moments(x, mask)
+    return mean, variance.sqrt()
 
 
 def whiten(x: Tensor, mask: Tensor, floor: float = 1e-8) -> Tensor:

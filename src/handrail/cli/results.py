@@ -103,6 +103,7 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
     "labels": _labels,
     "reward": _reward,
     "ppo": _ppo,
+    "reinforce": _ppo,
     "evaluation": _evaluation,
 }
 

@@ -27,7 +27,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 def add(app: typer.Typer) -> None:
     """The verbs in the order of a round."""
     app.command(cls=WithSettings, rich_help_panel="Begin")(run)
-    for stage in (sft, sample, reward, ppo, evaluate):
+    for stage in (sft, sample, reward, ppo, reinforce, evaluate):
         app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
     app.command(rich_help_panel="Look")(report)
 
@@ -114,6 +114,29 @@ def ppo(config: Config, assignments: Assignments = None) -> dict:
 
     done = recipe.run(cfg)  # type: ignore[arg-type]
     result = stage_result("ppo", done.folder, done.summary)
+    start = cfg.policy.path  # type: ignore[attr-defined]
+    following(
+        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
+    )
+    return result
+
+
+@verb
+def reinforce(config: Config, assignments: Assignments = None) -> dict:
+    """Improve a model by the reward it earns, without a critic that looks ahead: REINFORCE, RLOO, GRPO and their kin.
+
+    A token is credited with what its response earned, less a baseline: baseline.kind leave_one_out is RLOO,
+    group_normalised is GRPO, group is Dr. GRPO, batch_normalised is REINFORCE++. With several passes over a batch take
+    an objective with a ratio: objective.kind ppo_clip, gspo, ppo_penalty or importance. People's ratings can be the
+    reward, without a reward model: ratings.path instead of prompts and reward.
+
+    Example:  [bold]handrail reinforce rloo.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl[/]
+    """
+    cfg = settings("reinforce", config, assignments)
+    from handrail.recipes import reinforce as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("reinforce", done.folder, done.summary)
     start = cfg.policy.path  # type: ignore[attr-defined]
     following(
         [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]

@@ -17,6 +17,7 @@ from handrail.records import Prompt
 
 Messages = list[dict[str, str]]
 Value = float | dict[str, float]
+Check = Callable[[Any, int, Messages], Any]  # (what the function says of a sample, its number, its prompt)
 
 ALLOWED = "a reward function returns a list: for each response one finite number, or a dict of named finite numbers"
 
@@ -100,61 +101,79 @@ class RewardFunction:
 
     def __call__(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Value]:
         """One finite number, or a dict of named finite numbers, for each response.  Raises RewardError."""
-        if not responses:
+        return self._insist([prompts, responses], self._value)
+
+    def of_tokens(self, prompts: Sequence[Messages], responses: Sequence[str], pieces: Sequence[list[str]]) -> list[list[float]]:
+        """As many finite numbers as each response has tokens; the function is given their texts too.  Raises RewardError."""
+
+        def checked(values: Any, index: int, prompt: Messages) -> list[float]:
+            if hasattr(values, "tolist"):
+                values = values.tolist()
+            if not isinstance(values, list | tuple) or len(values) != len(pieces[index]):
+                problem = f"returned {_shown(values)} for the {len(pieces[index])} tokens of sample {index}"
+                raise self._error(problem, prompt, "return a list with one number a token, for each response")
+            return [self._number(value, f", token {t}", index, prompt) for t, value in enumerate(values)]
+
+        return self._insist([prompts, responses, pieces], checked)
+
+    def _insist(self, samples: list[Sequence[Any]], check: Check) -> list[Any]:
+        """The checked answer, asked for up to `attempts` times.  `samples` are parallel columns: prompts, responses, ..."""
+        if not samples[0]:
             return []
         for _ in range(self.attempts - 1):
             try:
-                return self._once(prompts, responses)
+                return self._once(samples, check)
             except RewardError:
                 continue
-        return self._once(prompts, responses)
+        return self._once(samples, check)
 
-    def _once(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Value]:
-        done, outcome = self._ask(prompts, responses)
+    def _once(self, samples: list[Sequence[Any]], check: Check) -> list[Any]:
+        prompts = samples[0]
+        done, outcome = self._ask(samples)
         if not done:
             raise self._error(
-                f"no answer after {self.seconds:g} s for samples 0 to {len(responses) - 1}",
+                f"no answer after {self.seconds:g} s for samples 0 to {len(prompts) - 1}",
                 prompts[0],
                 "look for a request without a timeout in it",
             )
         if isinstance(outcome, BaseException):
-            index, error = self._culprit(prompts, responses, outcome)
+            index, error = self._culprit(samples, outcome)
             problem = f"raised {type(error).__name__}: {error} on sample {index}"
             raise self._error(problem, prompts[index], "run the function on this sample alone") from error
-        return self._checked(outcome, prompts, responses)
+        return self._checked(outcome, prompts, check)
 
-    def _ask(self, prompts: Sequence[Messages], responses: Sequence[str]) -> tuple[bool, Any]:
+    def _ask(self, samples: list[Sequence[Any]]) -> tuple[bool, Any]:
         """(whether there was an answer in time, what was returned or raised)."""
         worker = self._worker or _Worker(self.function)
         self._worker = worker
-        worker.work.put(([list(p) for p in prompts], list(responses)))
+        worker.work.put([[list(p) for p in samples[0]], *(list(column) for column in samples[1:])])
         try:
             return True, worker.done.get(timeout=self.seconds)
         except queue.Empty:
             self._worker = None  # the thread that hangs is left behind; it is a daemon
             return False, None
 
-    def _culprit(self, prompts: Sequence[Messages], responses: Sequence[str], error: BaseException) -> tuple[int, BaseException]:
+    def _culprit(self, samples: list[Sequence[Any]], error: BaseException) -> tuple[int, BaseException]:
         """The first sample that raises when it is asked about alone; the first of all where none does."""
-        for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            done, outcome = self._ask([prompt], [response])
+        for index, sample in enumerate(zip(*samples, strict=True)):
+            done, outcome = self._ask([[value] for value in sample])
             if done and isinstance(outcome, BaseException):
                 return index, outcome
             if not done:
                 break
         return 0, error
 
-    def _checked(self, outcome: Any, prompts: Sequence[Messages], responses: Sequence[str]) -> list[Value]:
+    def _checked(self, outcome: Any, prompts: Sequence[Messages], check: Check) -> list[Any]:
         if hasattr(outcome, "tolist"):  # an array or a tensor
             outcome = outcome.tolist()
         if not isinstance(outcome, list | tuple):
-            problem = f"returned {_shown(outcome)} for samples 0 to {len(responses) - 1}"
+            problem = f"returned {_shown(outcome)} for samples 0 to {len(prompts) - 1}"
             raise self._error(problem, prompts[0], "return a list")
-        if len(outcome) != len(responses):
-            index = min(len(outcome), len(responses) - 1)
-            problem = f"returned {len(outcome)} values for {len(responses)} responses, from sample {index} on unclear"
+        if len(outcome) != len(prompts):
+            index = min(len(outcome), len(prompts) - 1)
+            problem = f"returned {len(outcome)} values for {len(prompts)} responses, from sample {index} on unclear"
             raise self._error(problem, prompts[index], "return one value a response, in their order")
-        return [self._value(value, index, prompts[index]) for index, value in enumerate(outcome)]
+        return [check(value, index, prompts[index]) for index, value in enumerate(outcome)]
 
     def _value(self, value: Any, index: int, prompt: Messages) -> Value:
         if isinstance(value, dict):
@@ -187,9 +206,9 @@ class _Worker:
 
     def _serve(self, function: Callable[..., Any]) -> None:
         while True:
-            prompts, responses = self.work.get()
+            columns = self.work.get()
             try:
-                outcome = function(prompts, responses)
+                outcome = function(*columns)
             except BaseException as error:  # handed to the caller, who raises; sys.exit() would end this thread unheard
                 outcome = error
             self.done.put(outcome)

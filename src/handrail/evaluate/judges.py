@@ -32,13 +32,13 @@ def messages(prompt: Prompt) -> Messages:
 class FunctionJudge:
     """A function of the user as a judge.  `function` is a spec for `load_function`, or an object that can be called."""
 
-    def __init__(self, function: str | Callable, name: str = ""):
+    def __init__(self, function: str | Callable, name: str = "", attempts: int = 3, seconds: float = 600.0):
         if isinstance(function, RewardFunction):
             self.function = function
         elif isinstance(function, str):
-            self.function = load_function(function)
+            self.function = load_function(function, attempts, seconds)
         else:
-            self.function = RewardFunction(function, name or getattr(function, "__name__", "the function"))
+            self.function = RewardFunction(function, name or getattr(function, "__name__", "the function"), attempts, seconds)
         self.name = name or self.function.name
 
     def parts(self, prompts: list[Prompt], responses: list[str]) -> list[dict[str, float]]:
@@ -49,6 +49,20 @@ class FunctionJudge:
     def score(self, prompts: list[Prompt], responses: list[str]) -> list[float]:
         """The function's number, its part "total", or the sum of its parts.  Raises RewardError."""
         return [total(parts) for parts in self.parts(prompts, responses)]
+
+
+class TokenFunction:
+    """A function of the user that gives a number for each token.  `function` is a spec for `load_function`.
+
+    It takes the prompts, the responses, and of each response the text of its tokens, the end token's included.
+    """
+
+    def __init__(self, function: str, attempts: int = 3, seconds: float = 600.0):
+        self.function = load_function(function, attempts, seconds)
+
+    def values(self, prompts: list[Prompt], responses: list[str], pieces: list[list[str]]) -> list[list[float]]:
+        """As many finite numbers as tokens, for each response.  Raises RewardError."""
+        return self.function.of_tokens([messages(p) for p in prompts], responses, pieces)
 
 
 class RewardModelJudge:

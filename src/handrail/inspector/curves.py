@@ -28,19 +28,22 @@ class Panel:
     note: str = ""
 
 
+RL = [
+    Panel(("reward",), "Reward", "reward", "What is maximised: the mean score of the step’s responses."),
+    Panel(
+        ("gold",),
+        "Gold",
+        "gold score",
+        "What people truly prefer; training never sees it. It should rise with the reward.",
+    ),
+    Panel(("kl",), "KL to the reference", "nats a response", "How far the policy has moved from where it began."),
+    Panel(("length",), "Length", "tokens a response", "Replies that only grow are a warning."),
+    Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
+    Panel(("clip_fraction",), "Clip fraction", "share of tokens", "Tokens that moved further than the clip allows."),
+]
 MAIN = {
     "ppo": [
-        Panel(("reward",), "Reward", "reward", "The reward model’s mean score: what PPO pushes up."),
-        Panel(
-            ("gold",),
-            "Gold",
-            "gold score",
-            "What people truly prefer; PPO never sees it. It should rise with the reward.",
-        ),
-        Panel(("kl",), "KL to the reference", "nats a response", "How far the policy has moved from where it began."),
-        Panel(("length",), "Length", "tokens a response", "Replies that only grow are a warning."),
-        Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
-        Panel(("clip_fraction",), "Clip fraction", "share of tokens", "Tokens that moved further than the clip allows."),
+        *RL,
         Panel(("value_loss",), "Value loss", "reward²", "The critic’s squared error."),
         Panel(
             ("explained_variance",),
@@ -49,22 +52,32 @@ MAIN = {
             "Of the returns, by the critic; 1 is perfect, 0 is a constant.",
         ),
     ],
+    "reinforce": [
+        *RL,
+        Panel(
+            ("advantage_std",),
+            "Advantage",
+            "root mean square",
+            "What the baseline left of the returns; near 0 there is nothing to learn from.",
+        ),
+        Panel(("explained_variance",), "Explained variance", "share", "Of the returns, by the baseline; 0 is a constant."),
+    ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
         Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
         Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
     ],
 }
-TITLES = {"ppo": "PPO", "sft": "SFT", "reward": "Reward model", "": "Run"}
+TITLES = {"ppo": "PPO", "reinforce": "REINFORCE", "sft": "SFT", "reward": "Reward model", "": "Run"}
 COLOURS = {"reward": "reward", "gold": "gold", "eval_loss": "gold", "eval_accuracy": "gold"}
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 
 
 def curves(part: Part, rounds: int) -> list[tuple[str, list[Chart], list[Chart]]]:
-    """(title, charts, further charts) for each run of a round, PPO first."""
+    """(title, charts, further charts) for each run of a round, the policy's first."""
     found = []
-    order = {"ppo": 0, "reward": 1, "sft": 2}
-    for run in sorted(part.runs, key=lambda r: order.get(r.kind, 3)):
+    order = {"reward": 1, "sft": 2}
+    for run in sorted(part.runs, key=lambda r: order.get(r.kind, 0 if r.kind else 3)):
         charts = [chart for panel in MAIN.get(run.kind, []) if (chart := drawn(panel, run))]
         used = {key for panel in MAIN.get(run.kind, []) for key in panel.keys} | set(SIDE)
         other = sorted((k for k in run.names() if k not in used), key=lambda k: not k.startswith("gold."))

@@ -9,7 +9,7 @@ from typing import Any
 
 from handrail.errors import DataError, InputError
 
-KINDS = ("sft", "reward", "ppo")
+KINDS = ("sft", "reward", "ppo", "reinforce")
 DEPTH = 3  # how far below a folder its run folders may stand
 ASIDE = re.compile(r"\.before-\d+$")  # a stage's folder that was moved aside and done again
 
@@ -50,6 +50,10 @@ class Part:
 
     def run(self, kind: str) -> RunFolder | None:
         return next((r for r in self.runs if r.kind == kind), None)
+
+    def policy(self) -> RunFolder | None:
+        """The run that made the policy that was judged."""
+        return next((r for r in self.runs if r.kind not in ("", "sft", "reward")), None)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def _run(folder: Path) -> RunFolder:
     config = folder / "config.yaml"
     return RunFolder(
         name=name,
-        kind=name if name in KINDS else _kind(metrics),
+        kind=stage if (stage := _mapping(folder / "inputs.json").get("stage")) in KINDS else name if name in KINDS else _kind(metrics),
         folder=folder,
         metrics=metrics,
         summary=_mapping(folder / "summary.json"),

@@ -25,7 +25,7 @@ LINES = 6
 def picture(folder: Path) -> str:
     """The SVG as text, for light and dark pages.  Raises InputError where there is nothing to draw."""
     found = read_round(Path(folder))
-    run = found.last.run("ppo") or found.last.run("reward") or found.last.run("sft")
+    run = found.last.policy() or found.last.run("reward") or found.last.run("sft")
     parts, y = [text(28, 44, visible(title(found)), "title")], 72.0
     if run:
         drawn = panels(run)
@@ -66,7 +66,9 @@ def title(found: Round) -> str:
 def panels(run: RunFolder) -> list[Markup]:
     """The curves that the run has, at most three."""
     found = []
-    wanted = PANELS if run.kind == "ppo" else (("loss", "Loss", "nats", "plain"), ("accuracy", "Accuracy", "share", "reward"))
+    wanted = (
+        PANELS if run.kind not in ("sft", "reward") else (("loss", "Loss", "nats", "plain"), ("accuracy", "Accuracy", "share", "reward"))
+    )
     for key, name, unit, colour in wanted:
         if points := run.series(key):
             chart = line_chart([Series(key, colour, points)], unit, "step", name, 272, 150)

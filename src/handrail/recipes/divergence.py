@@ -30,8 +30,8 @@ class KLInReward:
     def in_reward(self) -> float:
         return self.beta
 
-    def loss(self, logp: Tensor, logp_ref: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-        """Nothing: the divergence acts through the reward."""
+    def loss(self, logp: Tensor, logp_ref: Tensor, mask: Tensor, count: Tensor, weight: Tensor) -> Tensor:
+        """Nothing: the divergence acts through the reward.  weight is [B, 1], of each response's tokens."""
         return logp.new_zeros(())
 
     def adapt(self, kl: float, responses: int) -> None:
@@ -47,6 +47,6 @@ class KLInLoss(KLInReward):
     def in_reward(self) -> float:
         return 0.0
 
-    def loss(self, logp: Tensor, logp_ref: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-        """beta times the mean k3 over real tokens."""
-        return self.beta * masked_mean(kl_k3(logp, logp_ref), mask, count)
+    def loss(self, logp: Tensor, logp_ref: Tensor, mask: Tensor, count: Tensor, weight: Tensor) -> Tensor:
+        """beta times the weighted mean of k3 over real tokens."""
+        return self.beta * masked_mean(weight * kl_k3(logp, logp_ref), mask, count)

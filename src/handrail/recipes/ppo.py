@@ -5,28 +5,27 @@ for each step:
     r_t = -beta KL_t,  r_T += reward(x, y)                judge
     A, R = GAE(r, V_old)                                  credit
     for each epoch and minibatch:                         improve
-        theta <- theta - lr grad [ L_clip(theta) + c_v L_value(theta) - c_h H(theta) ]
+        theta <- theta - lr grad [ L_clip(theta) + c_v L_value(theta) - c_h H(theta) ]      (+ c_x L_sft(theta): PPO-ptx)
 
-Ziegler et al. 2019; Ouyang et al. 2022; Schulman et al. 2017.  The four roles, the reward and the placement of the
-divergence are objects that `handrail.recipes.ppo_parts.build` makes from the config.
+Ziegler et al. 2019; Ouyang et al. 2022; Schulman et al. 2017.  The four roles, the reward, the objective and the
+placement of the divergence are objects that `handrail.recipes.ppo_parts.build` makes from the config.
 """
 
 import time
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from handrail.algo.advantage import gae, token_rewards
-from handrail.algo.kl import kl_k1
-from handrail.algo.objective import entropy_bonus, ppo_clip_loss
+from handrail.algo.kl import kl_k1, kl_k3
+from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
+from handrail.recipes.experience import minibatches, widen
 from handrail.recipes.parts import (
     constant,
     derive,
-    generator,
     open_run,
     prefixed,
     seed_everything,
@@ -64,7 +63,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             experience = credit(cfg, parts, rollout, verdict)
             clock.append(time.perf_counter())
             sums = {
-                "reward": float(verdict.score.sum()),
+                "reward": float(verdict.reward.sum()),
                 "logp": float(verdict.logp.sum()),
                 "value": float(verdict.values.sum()),
             }
@@ -105,15 +104,15 @@ def judge(parts: Parts, rollout: Rollout, prompts: list[int]) -> Verdict:
     logp_ref = parts.reference.logp(sequences, parts.temperature)
     values, after = parts.critic.values(sequences)
     texts = [parts.codec.decode(ids) for ids in rollout.responses()]
-    score, components = parts.reward(rollout, [parts.prompts[i] for i in prompts], texts)
-    return Verdict(logp, logp_ref, entropy, values, after, score, components, texts)
+    score, tokens, components = parts.reward.by_token(rollout, [parts.prompts[i] for i in prompts], texts)
+    return Verdict(logp, logp_ref, entropy, values, after, score, tokens, components, texts)
 
 
 def credit(cfg: PPO, parts: Parts, rollout: Rollout, verdict: Verdict) -> Experience:
     """From the score and the divergence to an advantage and a return for each token."""
     mask = rollout.mask
     kl = kl_k1(verdict.logp, verdict.logp_ref)
-    rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward)
+    rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward) + verdict.tokens
     if cfg.rescale_rewards:
         rewards = rescale(rewards, mask)
     bootstrap = parts.reward.cut.bootstrap(verdict.after, rollout.ended)
@@ -127,10 +126,12 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     """Several epochs of minibatches over one rollout; stops early when the policy has moved `target_kl`."""
     share = constant(step, cfg.steps, cfg.warmup)
     learn_policy = step >= cfg.critic_warmup
+    experience = experience[parts.reward.cut.kept(experience.rollout.ended)]
     sums: dict[str, float] = {}
     updates = 0
-    for minibatch in minibatches(cfg, experience, step):
+    for minibatch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, step):
         stats = gradient(cfg, parts, minibatch, learn_policy)
+        stats |= parts.mix.gradient(parts.policy, step * cfg.epochs * cfg.minibatches + updates, cfg.micro_tokens)
         if not learn_policy:  # a critic that is a head on the policy has reached into it
             parts.optimizer.clear("policy")
         stats |= parts.optimizer.clip()
@@ -142,27 +143,30 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         if cfg.target_kl and stats["approx_kl"] > cfg.target_kl:
             break
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates}
+    if not updates:  # every response was left out
+        return {"updates": 0}
+    adapted = parts.objective.adapt(lambda: moved(parts, experience)) if learn_policy else {}
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
 
 
-def minibatches(cfg: PPO, experience: Experience, step: int) -> Iterator[Experience]:
-    """Each response once an epoch, reshuffled every epoch."""
-    for epoch in range(cfg.epochs):
-        order = torch.randperm(len(experience), generator=generator(cfg.seed, "minibatch", step, epoch))
-        for index in order.chunk(cfg.minibatches):
-            yield experience[index.to(experience.advantage.device)]
+@torch.no_grad()
+def moved(parts: Parts, experience: Experience) -> float:
+    """How far the step has moved the policy, KL(pi_old || pi) in nats a token."""
+    logp = parts.policy.logp(experience.rollout.sequences, parts.temperature)
+    return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
     """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
-    count = parts.parallel.sum(minibatch.mask.sum())
+    count, weight = parts.parallel.sum(minibatch.mask.sum()), parts.weigh(minibatch.mask)
     sums: dict[str, Tensor] = {}
     for index in groups(minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
-        part = minibatch[index.to(minibatch.advantage.device)]
+        index = index.to(minibatch.advantage.device)
+        part, share = minibatch[index], weight[index]
         logp, entropy, values = parts.actor_critic(part.rollout.sequences)
         logp, entropy, values = (widen(x, part.mask) for x in (logp, entropy, values))
-        policy_loss, stats = ppo_clip_loss(logp, part.logp_old, part.advantage, part.mask, count, cfg.clip, cfg.clip_high or cfg.clip)
-        policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count)
+        policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
+        policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         value_loss = parts.value_loss(values, part.values_old, part.returns, part.mask, count)
         bonus = entropy_bonus(entropy, part.mask, count)
         loss = cfg.value_coef * value_loss
@@ -174,19 +178,14 @@ def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) 
     return {name: float(value) for name, value in sums.items()}
 
 
-def widen(x: Tensor, mask: Tensor) -> Tensor:
-    """x with zero columns at its right, as wide as the mask: a slice's longest response may be shorter than the batch's."""
-    return torch.nn.functional.pad(x, (0, mask.shape[1] - x.shape[1]))
-
-
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:
     """What is logged of one step, before the update moved anything; the divergence unclamped, in nats a response."""
     mask, rollout = experience.mask, experience.rollout
     kl = masked_mean(kl_k1(verdict.logp, verdict.logp_ref), mask, len(rollout))
     engine = masked_mean((verdict.logp - rollout.logp).abs(), mask)
     return {
-        "reward": float(verdict.score.mean()),
-        "reward_std": float(verdict.score.std(correction=0)),
+        "reward": float(verdict.reward.mean()),
+        "reward_std": float(verdict.reward.std(correction=0)),
         **{name: float(value.mean()) for name, value in verdict.components.items()},
         "kl": float(kl),
         "beta": parts.divergence.beta,
@@ -206,6 +205,7 @@ def state(parts: Parts, guards: dict[str, Guard]) -> tuple[dict[str, Tensor], di
     return tensors | prefixed("optimizer", parts.optimizer.state()), {
         "guards": {name: guard.state() for name, guard in guards.items()},
         "beta": parts.divergence.beta,
+        "penalty": parts.objective.beta,
     }
 
 
@@ -215,6 +215,6 @@ def restore(parts: Parts, guards: dict[str, Guard], run: Run) -> None:
         parts.policy.load_state(under("policy", saved.tensors))
         parts.critic.load_state(under("critic", saved.tensors))
         parts.optimizer.load_state(under("optimizer", saved.tensors))
-        parts.divergence.beta = saved.state["beta"]
+        parts.divergence.beta, parts.objective.beta = saved.state["beta"], saved.state["penalty"]
         for name, guard in guards.items():
             guard.load_state(saved.state["guards"][name])

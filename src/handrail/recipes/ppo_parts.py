@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from handrail.algo.advantage import token_rewards
 from handrail.algo.kl import kl_k1
 from handrail.algo.value import clipped_value_loss, value_loss
 from handrail.batch import Experience, Sequences
@@ -20,12 +21,14 @@ from handrail.models import (
     ScalarModel,
     load_causal,
     load_tokenizer,
-    same_vocabulary,
 )
 from handrail.parallel import Parallel
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
-from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything, source_of
-from handrail.recipes.rewards import RewardSettings, RewardSource
+from handrail.recipes.experience import token_trace
+from handrail.recipes.mixing import Mix, Nothing, mixture
+from handrail.recipes.objectives import ObjectiveSettings, Reinforce, objective, weigh
+from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything
+from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model, reward_inputs
 from handrail.records import Prompt
 from handrail.rollout import Engine, NativeEngine, Sampling
 
@@ -57,14 +60,14 @@ class PPO(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
-    clip: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.0, ge=0, description="upper bound, 0: as the lower")
+    objective: ObjectiveSettings = ObjectiveSettings()
     value_clip: float = Field(0.0, ge=0, description="0: the plain squared error")
     value_coef: float = Field(1.0, ge=0)
     entropy_coef: float = Field(0.0, ge=0)
     target_kl: float = Field(0.0, ge=0, description="nats a token at which a step's epochs end, 0: never")
     whiten_advantages: bool = True
     rescale_rewards: bool = False
+    mix: Mix | None = Field(None, description="a supervised loss beside it, on demonstrations or plain texts (PPO-ptx)")
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
@@ -88,9 +91,15 @@ class Verdict:
     entropy: Tensor
     values: Tensor
     after: Tensor  # [B], the value after the last token
-    score: Tensor  # [B]
+    score: Tensor  # [B], of whole responses
+    tokens: Tensor  # reward of single tokens, beside the score
     components: dict[str, Tensor]  # [B] each, for the log
     texts: list[str]
+
+    @property
+    def reward(self) -> Tensor:
+        """[B] all that a response earned, before the divergence."""
+        return self.score + self.tokens.sum(1)
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,9 @@ class Parts:
     reward: RewardSource
     actor_critic: Callable[[Sequences], tuple[Tensor, Tensor, Tensor]]
     divergence: KLInReward
+    objective: Reinforce
+    weigh: Callable[[Tensor], Tensor]
+    mix: Nothing
     value_loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     optimizer: Optimizer
     engine: Engine
@@ -125,19 +137,23 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
     seed_everything(cfg.seed, "weights")
     loaded = load_prompts(cfg.prompts)
     inputs = {"prompts": loaded.sha256, "policy": fingerprint(cfg.policy.path)}
-    inputs |= {"reward": fingerprint(cfg.reward.model), "function": source_of(cfg.reward.function)}
+    inputs |= reward_inputs(cfg.reward)
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     policy, reference, critic, reward_model, groups = (separate if cfg.roles == "separate" else one_trunk)(cfg, codec)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
+    mixed, of_mix = mixture(cfg.mix, codec, policy.context, cfg.seed)
     parallel = Parallel()
     parts = Parts(
         codec=codec,
         policy=policy,
         reference=reference,
         critic=critic,
-        reward=RewardSource(cfg.reward, reward_model),
+        reward=RewardSource(cfg.reward, reward_model, cfg.policy, codec),
         actor_critic=_actor_critic(cfg, policy, critic),
         divergence=(KLInLoss if cfg.kl.placement == "loss" else KLInReward)(cfg.kl),
+        objective=objective(cfg.objective),
+        weigh=weigh(cfg.objective),
+        mix=mixed,
         value_loss=_value_loss(cfg.value_clip),
         optimizer=Optimizer(groups, 0.0, cfg.max_grad_norm, parallel),
         engine=NativeEngine(codec.tokenizer, codec.end_ids),
@@ -147,7 +163,7 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
         parallel=parallel,
         described=describe(loaded.described, left_out),
     )
-    return parts, inputs
+    return parts, inputs | of_mix
 
 
 def separate(cfg: PPO, codec: Codec) -> tuple:
@@ -155,15 +171,7 @@ def separate(cfg: PPO, codec: Codec) -> tuple:
     policy = LanguageModel.load(cfg.policy)
     reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
     if cfg.reward.model:
-        settings = ModelSettings(
-            path=cfg.reward.model,
-            dtype=cfg.policy.dtype,
-            autocast=cfg.policy.autocast,
-            compile=cfg.policy.compile,
-            gradient_checkpointing=cfg.policy.gradient_checkpointing,
-        )
-        same_vocabulary(codec.tokenizer, load_tokenizer(settings))
-        reward_model = ScalarModel.load(settings).freeze()
+        reward_model = load_reward_model(cfg.reward.model, cfg.policy, codec)
         critic = ScalarModel.from_scalar(reward_model)
     else:
         reward_model, critic = None, ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
@@ -219,30 +227,17 @@ def _value_loss(clip: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor
 
 def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict, prompts: list[int]) -> dict[str, list]:
     """The first rows of a step, token by token, as columns."""
-    rows = range(min(cfg.run.trace_rows, len(prompts)))
-    responses = experience.rollout.responses()
-
-    def cut(x: Tensor) -> list[list[float]]:
-        return [x[row, : len(responses[row])].tolist() for row in rows]
-
     kl = kl_k1(verdict.logp, verdict.logp_ref)
-    rewards = -parts.divergence.in_reward * kl
-    for row in rows:
-        rewards[row, len(responses[row]) - 1] += verdict.score[row]
-    return {
-        "prompt_id": [parts.prompts[prompts[row]].id for row in rows],
-        "prompt": [parts.prompts[prompts[row]].text for row in rows],
-        "response": [verdict.texts[row] for row in rows],
-        "ended": experience.rollout.ended[: len(rows)].tolist(),
-        "score": verdict.score[: len(rows)].tolist(),
-        **({"gold": verdict.components["gold"][: len(rows)].tolist()} if "gold" in verdict.components else {}),
-        "tokens": [parts.codec.pieces(responses[row]) for row in rows],
-        "logp_old": cut(verdict.logp),
-        "logp_ref": cut(verdict.logp_ref),
-        "kl": cut(kl),
-        "reward": cut(rewards),
-        "value": cut(verdict.values),
-        "return": cut(experience.returns),
-        "advantage": cut(experience.advantage),
-        "entropy": cut(verdict.entropy),
+    scores = {"score": verdict.reward} | {name: verdict.components[name] for name in ("gold",) if name in verdict.components}
+    tokens = {
+        "logp_old": verdict.logp,
+        "logp_ref": verdict.logp_ref,
+        "kl": kl,
+        "reward": token_rewards(verdict.score, kl, experience.mask, parts.divergence.in_reward) + verdict.tokens,
+        "value": verdict.values,
+        "return": experience.returns,
+        "advantage": experience.advantage,
+        "entropy": verdict.entropy,
     }
+    asked = [parts.prompts[i] for i in prompts]
+    return token_trace(cfg.run.trace_rows, parts.codec, asked, verdict.texts, experience, scores, tokens)

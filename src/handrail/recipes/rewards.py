@@ -1,36 +1,81 @@
 """Where the reward of a response comes from, and the rule for responses that were cut."""
 
-from typing import Literal
+import re
+from typing import Literal, Protocol
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from handrail.batch import Rollout
 from handrail.config import Settings
-from handrail.evaluate import FunctionJudge, total
-from handrail.models import ScalarModel
+from handrail.data import Codec
+from handrail.evaluate import FunctionJudge, TokenFunction, total
+from handrail.models import ModelSettings, ScalarModel, load_tokenizer, same_vocabulary
+from handrail.recipes.parts import fingerprint, source_of
 from handrail.records import Prompt
 
 
+class RewardTerm(Settings):
+    """One more source of reward, times its weight: exactly one of model, function, token_function, length and pattern."""
+
+    weight: float = 1.0
+    name: str = Field("", description="in the log; default: the kind of the source")
+    model: str = Field("", description="folder of a reward model")
+    function: str = Field("", description="file.py:name or package.module:name")
+    token_function: str = Field("", description="as function, but given the tokens too, and giving a number for each of them")
+    length: int = Field(0, ge=0, description="tokens that a response should have: -|n - length| / length")
+    pattern: str = Field("", description="a regular expression: 1 where it is found in the response, else 0")
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "RewardTerm":
+        given = [kind for kind in TERM_KINDS if getattr(self, kind)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(TERM_KINDS)}; given: {', '.join(given) or 'none'}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of them is given."""
+        return next(kind for kind in TERM_KINDS if getattr(self, kind))
+
+
+TERM_KINDS = ("model", "function", "token_function", "length", "pattern")
+
+
 class RewardSettings(Settings):
-    """What is maximised: a reward model, a Python function, or a weighted sum of both."""
+    """What is maximised: a reward model, a Python function, further terms, or a weighted sum of them."""
 
     model: str = Field("", description="folder of a reward model")
     model_weight: float = 1.0
     function: str = Field("", description="file.py:name or package.module:name")
     function_weight: float = 1.0
+    more: list[RewardTerm] = Field([], description="further terms, each with its weight")
     monitor: str = Field("", description="a function that is logged beside the reward and never trained on")
-    cut: Literal["penalty", "bootstrap"] = Field(
+    seconds: float = Field(600.0, gt=0, description="for one call of a function; then it is asked again")
+    attempts: int = Field(3, ge=1, description="calls of a function that fails, before the run does")
+    cut: Literal["penalty", "bootstrap", "mask"] = Field(
         "penalty",
-        description="a response that was cut: scored, less end_penalty, and taken for an end; or not scored, its last value standing in",
+        description="a cut response: scored, less end_penalty, and taken for an end; not scored, its last value standing in; or left out",
     )
     end_penalty: float = Field(1.0, ge=0, description="what a missing end costs where cut is penalty")
 
     @model_validator(mode="after")
     def _something(self) -> "RewardSettings":
-        if not self.model and not self.function:
-            raise ValueError("give reward.model, reward.function or both")
+        if not self.model and not self.function and not self.more:
+            raise ValueError("give reward.model, reward.function or reward.more")
+        names = [term.name or term.kind for term in self.more]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two terms of reward.more are called {twice[0]!r}; give each a name of its own")
         return self
 
 
@@ -48,6 +93,22 @@ class Penalised:
         """[B] the value that stands for what would have followed."""
         return torch.zeros_like(after)
 
+    def kept(self, ended: Tensor) -> Tensor:
+        """[B] bool, which responses are learned from."""
+        return torch.ones_like(ended)
+
+
+class Masked(Penalised):
+    """Nothing is learned from a cut response.  DAPO's overlong filtering: Yu et al. 2025, section 3.4."""
+
+    def score(self, score: Tensor, ended: Tensor) -> Tensor:
+        """[B] scores as they are."""
+        return score
+
+    def kept(self, ended: Tensor) -> Tensor:
+        """[B] bool, those that ended."""
+        return ended
+
 
 class Bootstrapped(Penalised):
     """A cut response has no score, since it has no end yet: the value after its last token stands in for it."""
@@ -61,19 +122,125 @@ class Bootstrapped(Penalised):
         return torch.where(ended, 0, after)
 
 
-class RewardSource:
-    """The score of each response, from a model, a function or both, under the rule for responses that were cut."""
+def reward_inputs(settings: RewardSettings) -> dict[str, str]:
+    """Fingerprints of what the reward is made from."""
+    inputs = {"reward": fingerprint(settings.model), "function": source_of(settings.function)}
+    for number, term in enumerate(settings.more):
+        inputs[f"more.{number}"] = fingerprint(term.model) if term.model else source_of(term.function or term.token_function)
+    return inputs
 
-    def __init__(self, settings: RewardSettings, model: ScalarModel | None):
+
+def load_reward_model(path: str, like: ModelSettings, codec: Codec) -> ScalarModel:
+    """A frozen reward model, computed with as the policy is.  Raises ModelError where it reads other tokens."""
+    settings = ModelSettings(
+        path=path,
+        dtype=like.dtype,
+        autocast=like.autocast,
+        compile=like.compile,
+        gradient_checkpointing=like.gradient_checkpointing,
+    )
+    same_vocabulary(codec.tokenizer, load_tokenizer(settings))
+    return ScalarModel.load(settings).freeze()
+
+
+def _judge(function: str, settings: RewardSettings) -> FunctionJudge | None:
+    return FunctionJudge(function, "", settings.attempts, settings.seconds) if function else None
+
+
+class Term(Protocol):
+    """A source of reward."""
+
+    def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec): ...
+
+    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
+        """[B] reward, or [B, T] reward of each token."""
+        ...
+
+
+class _Model:
+    """The score of a reward model."""
+
+    def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
+        self.model = load_reward_model(term.model, like, codec)
+
+    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
+        return self.model.score(rollout.sequences).float()
+
+
+class _Function:
+    """What a function of the user says of each response."""
+
+    def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
+        self.function = FunctionJudge(term.function, "", settings.attempts, settings.seconds)
+
+    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
+        return torch.tensor(self.function.score(prompts, texts))
+
+
+class _TokenFunction:
+    """What a function of the user says of each token."""
+
+    def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
+        self.codec, self.function = codec, TokenFunction(term.token_function, settings.attempts, settings.seconds)
+
+    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
+        rewards = torch.zeros(rollout.logp.shape)
+        pieces = [self.codec.pieces(ids) for ids in rollout.responses()]
+        for row, values in zip(rewards, self.function.values(prompts, texts, pieces), strict=True):
+            row[: len(values)] = torch.tensor(values)
+        return rewards
+
+
+class _Length:
+    """-|n - target| / target."""
+
+    def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
+        self.target = term.length
+
+    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
+        return -(rollout.response_lengths - self.target).abs().float() / self.target
+
+
+class _Pattern:
+    """1 where the expression is found, else 0."""
+
+    def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
+        self.pattern = re.compile(term.pattern)
+
+    def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
+        return torch.tensor([float(bool(self.pattern.search(text))) for text in texts])
+
+
+SOURCES: dict[str, type[Term]] = {  # by the kind of a term
+    "model": _Model,
+    "function": _Function,
+    "token_function": _TokenFunction,
+    "length": _Length,
+    "pattern": _Pattern,
+}
+
+
+class RewardSource:
+    """The reward of each response: the weighted sum of what was asked for, under the rule for responses that were cut."""
+
+    def __init__(self, settings: RewardSettings, model: ScalarModel | None, like: ModelSettings, codec: Codec):
+        """Args: model, the one at `settings.model`, loaded by who also makes a critic of it; like, how further ones are held."""
         self.settings, self.model = settings, model
-        self.cut = (Bootstrapped if settings.cut == "bootstrap" else Penalised)(settings.end_penalty)
-        self.function = FunctionJudge(settings.function) if settings.function else None
-        self.monitor = FunctionJudge(settings.monitor) if settings.monitor else None
+        self.cut = {"penalty": Penalised, "bootstrap": Bootstrapped, "mask": Masked}[settings.cut](settings.end_penalty)
+        self.function = _judge(settings.function, settings)
+        self.monitor = _judge(settings.monitor, settings)
+        self.more = [(term.name or term.kind, term.weight, SOURCES[term.kind](term, settings, like, codec)) for term in settings.more]
 
     def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """[B] rewards, and [B] components by name."""
+        """[B] rewards of whole responses, and [B] components by name."""
+        score, tokens, components = self.by_token(rollout, prompts, texts)
+        return score + tokens.sum(1), components
+
+    def by_token(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """[B] rewards of whole responses, [B, T] rewards of single tokens beside them, and [B] components by name."""
         device = rollout.logp.device
         score = torch.zeros(len(rollout), device=device)
+        tokens = torch.zeros(rollout.logp.shape, device=device)
         components: dict[str, Tensor] = {}
         if self.model:
             components["reward_model"] = self.model.score(rollout.sequences).float()
@@ -81,9 +248,13 @@ class RewardSource:
         if self.function:
             components["reward_function"] = torch.tensor(self.function.score(prompts, texts), device=device)
             score = score + self.settings.function_weight * components["reward_function"]
+        for name, weight, source in self.more:
+            value = source(rollout, prompts, texts).to(device)
+            components[f"reward.{name}"] = value if value.ndim == 1 else value.sum(1)
+            score, tokens = (score + weight * value, tokens) if value.ndim == 1 else (score, tokens + weight * value)
         if self.monitor:
             watched = self.monitor.parts(prompts, texts)
             components["gold"] = torch.tensor([total(parts) for parts in watched], device=device)
             for name in sorted(watched[0].keys() - {"total"}):
                 components[f"gold.{name}"] = torch.tensor([parts[name] for parts in watched], device=device)
-        return self.cut.score(score, rollout.ended), components
+        return self.cut.score(score, rollout.ended), tokens, components

@@ -1,0 +1,51 @@
+"""What loops over fresh responses share: minibatches, slices as wide as their batch, token traces."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from handrail.batch import Experience
+from handrail.data import Codec
+from handrail.recipes.parts import generator
+from handrail.records import Prompt
+
+
+def minibatches(experience: Experience, epochs: int, pieces: int, seed: int, step: int) -> Iterator[Experience]:
+    """Each response once an epoch, reshuffled every epoch."""
+    for epoch in range(epochs if len(experience) else 0):
+        order = torch.randperm(len(experience), generator=generator(seed, "minibatch", step, epoch))
+        for index in order.chunk(pieces):
+            yield experience[index.to(experience.advantage.device)]
+
+
+def widen(x: Tensor, mask: Tensor) -> Tensor:
+    """x with zero columns at its right, as wide as the mask: a slice's longest response may be shorter than the batch's."""
+    return torch.nn.functional.pad(x, (0, mask.shape[1] - x.shape[1]))
+
+
+def token_trace(
+    count: int,
+    codec: Codec,
+    prompts: list[Prompt],
+    texts: list[str],
+    experience: Experience,
+    scores: dict[str, Tensor],
+    tokens: dict[str, Tensor],
+) -> dict[str, list]:
+    """The first `count` responses, token by token, as columns; `scores` are [B] by name, `tokens` [B, T]."""
+    rows = range(min(count, len(prompts)))
+    responses = experience.rollout.responses()
+
+    def cut(x: Tensor) -> list[list[float]]:
+        return [x[row, : len(responses[row])].tolist() for row in rows]
+
+    return {
+        "prompt_id": [prompts[row].id for row in rows],
+        "prompt": [prompts[row].text for row in rows],
+        "response": [texts[row] for row in rows],
+        "ended": experience.rollout.ended[: len(rows)].tolist(),
+        **{name: values[: len(rows)].tolist() for name, values in scores.items()},
+        "tokens": [codec.pieces(responses[row]) for row in rows],
+        **{name: cut(values) for name, values in tokens.items()},
+    }
