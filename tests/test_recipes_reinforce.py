@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from handrail.errors import HandrailError, RewardError
+from handrail.models import LanguageModel, ModelSettings
 from handrail.recipes import ppo, reinforce
 from handrail.recipes.parts import Optimizer
 from killing import assert_same_run
@@ -240,18 +241,13 @@ def test_ratings_are_the_reward_and_no_reward_model_is_needed(world, ratings, tm
     lines = metrics(run)
     assert lines[0]["rating"] == lines[0]["reward"] > 0
 
-    over = {
-        "reward": {"model": "", "function": f"{world.folder}/rewards.py:score", "end_penalty": 0.0},
-        "steps": 1,
-        "batch_size": 64,
-        "lr": 0.0,
-    }
-    sampling = {"sampling": {"max_new_tokens": 12}}
-    before = metrics(reinforce.run(world.reinforce(tmp_path / "before", over | sampling)))[0]["reward"]
-    after = metrics(reinforce.run(world.reinforce(tmp_path / "after", over | sampling | {"policy": {"path": str(run.folder)}})))[0][
-        "reward"
-    ]
-    assert after > before + 0.08, "fresh responses of the new policy have more of what was rated high"
+    parts, _ = reinforce.build(cfg.model_copy(update={"out": str(tmp_path / "again")}))
+    before, after = (LanguageModel.load(ModelSettings(path=str(path))).freeze() for path in (world.folder / "sft", run.folder))
+    with torch.no_grad():
+        gained = (after.logp(parts.source.sequences) - before.logp(parts.source.sequences)).sum(1)
+    scores = torch.tensor([rating.score for rating in parts.source.ratings])
+    high, low = gained[scores > scores.median()], gained[scores <= scores.median()]
+    assert high.mean() > low.mean() + 1.0, "in nats: what was rated high has become likelier than what was rated low"
 
 
 def test_rated_responses_are_off_policy_and_weighted(world, ratings, tmp_path):
