@@ -11,9 +11,10 @@ import numpy as np
 
 from handrail.data import write_records
 from handrail.pipeline.settings import merge
-from handrail.recipes import ppo, progress, reinforce, reward, sft
+from handrail.recipes import ppo, progress, reinforce, relaxed, reward, sft
 from handrail.recipes.ppo_parts import PPO
 from handrail.recipes.reinforce_parts import Reinforcement
+from handrail.recipes.relaxed import Relaxed
 from handrail.recipes.reward import Reward
 from handrail.recipes.sft import SFT
 from handrail.records import Ranking
@@ -56,12 +57,19 @@ class World:
         sizes = {"steps": 6, "batch_size": 8, "minibatches": 2, "micro_tokens": 300, "lr": 2e-3, "warmup": 0}
         return Reinforcement.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
 
+    def relaxed(self, out: Path, over: dict | None = None) -> Relaxed:
+        base = {"out": str(out), "policy": {"path": str(self.folder / "sft")}, "prompts": {"path": str(self.folder / "prompts.jsonl")}}
+        base |= {"reward": str(self.folder / "reward"), "sampling": SAMPLING, "rows": 3}
+        sizes = {"steps": 6, "batch_size": 8, "lr": 2e-3, "warmup": 0}
+        return Relaxed.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
+
     def work(self, stage: str, out: Path, over: dict | None = None) -> Callable[[], Run]:
         """The stage on this world, ready to be run."""
         return {
             "sft": lambda: sft.run(self.sft(out, over)),
             "reward": lambda: reward.run(self.reward(out, over)),
             "ppo": lambda: ppo.run(self.ppo(out, over)),
+            "relaxed": lambda: relaxed.run(self.relaxed(out, over)),
             "reinforce": lambda: reinforce.run(self.reinforce(out, over)),
         }[stage]
 

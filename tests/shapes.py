@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, baseline, control, kl, objective, preference, stats, value
+from handrail.algo import advantage, baseline, control, kl, objective, preference, relaxed, stats, value
 
 B, T, V, N, K = 3, 5, 7, 4, 6
 SCALAR, TOKENS = Float[Tensor, ""], Float[Tensor, f"{B} {T}"]
@@ -54,6 +54,15 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
         (SCALAR,),
     ),
     preference.centring_loss: (lambda: preference.centring_loss(torch.randn(N, K), RANKED, N), (SCALAR,)),
+    relaxed.expected_choice: (lambda: relaxed.expected_choice(torch.randn(B, T, V)), (Float[Tensor, f"{B} {T} {V}"],)),
+    relaxed.gumbel_given: (
+        lambda: relaxed.gumbel_given(torch.randn(B, T, V), torch.zeros(B, T, dtype=torch.int64), torch.rand(B, T, V), torch.rand(B, T)),
+        (Float[Tensor, f"{B} {T} {V}"],),
+    ),
+    relaxed.straight_through_choice: (
+        lambda: relaxed.straight_through_choice(torch.randn(B, T, V), torch.zeros(B, T, dtype=torch.int64), torch.randn(B, T, V), 0.5),
+        (Float[Tensor, f"{B} {T} {V}"],),
+    ),
     stats.masked_sum: (lambda: stats.masked_sum(tokens(), MASK), (SCALAR,)),
     stats.response_sum: (lambda: stats.response_sum(tokens(), MASK), (Float[Tensor, f"{B}"],)),
     stats.mean_and_std: (lambda: stats.mean_and_std(tokens(), MASK), (SCALAR, SCALAR)),

@@ -52,6 +52,12 @@ class Sequences(_Rows):
         longest = int(self.response_lengths.max()) if len(self.lengths) else 0
         return torch.arange(longest, device=self.lengths.device) < self.response_lengths[:, None]
 
+    @property
+    def tokens(self) -> Tensor:
+        """[B, T] int64: the response's tokens, counted from its first; token 0 beyond it."""
+        place = self.prompt_lengths[:, None] + torch.arange(self.mask.shape[1], device=self.ids.device)
+        return torch.where(self.mask, self.ids.gather(1, place.clamp(max=self.ids.shape[1] - 1)), 0)
+
     @classmethod
     def of(cls, pairs: list[tuple[list[int], list[int]]]) -> "Sequences":
         """From (prompt ids, response ids) pairs."""

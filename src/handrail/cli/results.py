@@ -104,6 +104,7 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
     "reward": _reward,
     "ppo": _ppo,
     "reinforce": _ppo,
+    "relaxed": _ppo,
     "evaluation": _evaluation,
 }
 

@@ -19,6 +19,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "reward": "handrail.recipes.reward:Reward",
     "ppo": "handrail.recipes.ppo_parts:PPO",
     "reinforce": "handrail.recipes.reinforce_parts:Reinforcement",
+    "relaxed": "handrail.recipes.relaxed:Relaxed",
     "sample": "handrail.recipes.sample:Sample",
     "evaluate": "handrail.recipes.evaluate:Evaluate",
     "run": "handrail.pipeline:Round",

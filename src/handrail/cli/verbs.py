@@ -27,7 +27,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 def add(app: typer.Typer) -> None:
     """The verbs in the order of a round."""
     app.command(cls=WithSettings, rich_help_panel="Begin")(run)
-    for stage in (sft, sample, reward, ppo, reinforce, evaluate):
+    for stage in (sft, sample, reward, ppo, reinforce, relaxed, evaluate):
         app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
     app.command(rich_help_panel="Look")(report)
 
@@ -137,6 +137,28 @@ def reinforce(config: Config, assignments: Assignments = None) -> dict:
 
     done = recipe.run(cfg)  # type: ignore[arg-type]
     result = stage_result("reinforce", done.folder, done.summary)
+    start = cfg.policy.path  # type: ignore[attr-defined]
+    following(
+        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
+    )
+    return result
+
+
+@verb
+def relaxed(config: Config, assignments: Assignments = None) -> dict:
+    """Improve a model by differentiating the reward model itself, through a relaxed choice of token.
+
+    No policy gradient: the chain rule from the score to the weights, by straight-through Gumbel-softmax or by expected
+    embeddings. It scatters little and is biased, and it finds what a reward model wrongly likes sooner than any other:
+    watch the monitor. The reward model must have been trained on the policy's own vocabulary.
+
+    Example:  [bold]handrail relaxed relaxed.yaml policy.path=runs/sft reward=runs/reward prompts.path=prompts.jsonl[/]
+    """
+    cfg = settings("relaxed", config, assignments)
+    from handrail.recipes import relaxed as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("relaxed", done.folder, done.summary)
     start = cfg.policy.path  # type: ignore[attr-defined]
     following(
         [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]

@@ -62,13 +62,22 @@ MAIN = {
         ),
         Panel(("explained_variance",), "Explained variance", "share", "Of the returns, by the baseline; 0 is a constant."),
     ],
+    "relaxed": [
+        *RL,
+        Panel(
+            ("reward_relaxed",),
+            "Relaxed reward",
+            "reward",
+            "What is differentiated: far above the reward it is the mixture that pleases, not the text.",
+        ),
+    ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
         Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
         Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
     ],
 }
-TITLES = {"ppo": "PPO", "reinforce": "REINFORCE", "sft": "SFT", "reward": "Reward model", "": "Run"}
+TITLES = {"ppo": "PPO", "reinforce": "REINFORCE", "relaxed": "Relaxed", "sft": "SFT", "reward": "Reward model", "": "Run"}
 COLOURS = {"reward": "reward", "gold": "gold", "eval_loss": "gold", "eval_accuracy": "gold"}
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from handrail.errors import DataError, InputError
 
-KINDS = ("sft", "reward", "ppo", "reinforce")
+KINDS = ("sft", "reward", "ppo", "reinforce", "relaxed")
 DEPTH = 3  # how far below a folder its run folders may stand
 ASIDE = re.compile(r"\.before-\d+$")  # a stage's folder that was moved aside and done again
 

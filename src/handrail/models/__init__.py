@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from handrail.models.language import LanguageModel
     from handrail.models.load import load_causal, load_tokenizer, new_model, resolve
     from handrail.models.machine import best_matmul, count_parameters, device
+    from handrail.models.relaxed import relaxed_score, token_logits
     from handrail.models.scalar import ScalarModel
     from handrail.models.tokenizer import new_tokenizer, same_vocabulary
     from handrail.models.trunk import OneTrunk
@@ -30,6 +31,8 @@ _HOME = {
     "count_parameters": "machine",
     "device": "machine",
     "new_tokenizer": "tokenizer",
+    "relaxed_score": "relaxed",
+    "token_logits": "relaxed",
     "same_vocabulary": "tokenizer",
 }
 
@@ -55,6 +58,8 @@ __all__ = [
     "load_tokenizer",
     "new_model",
     "new_tokenizer",
+    "relaxed_score",
     "resolve",
     "same_vocabulary",
+    "token_logits",
 ]
