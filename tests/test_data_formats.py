@@ -323,3 +323,30 @@ def test_hub_names_are_told_from_paths(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert asked == [("somebody/films", "small", "test"), ("somebody/films", "small", "test"), ("films", "small", "test")]
     with pytest.raises(DataError, match="no such file"):
         load_prompts(Source(path="somebody/films.jsonl"))
+
+
+# --- several turns ---
+
+
+def conversation(**of_turn) -> dict:
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e"), ("assistant", "f")]
+    return {"messages": [{"role": role, "content": text} | of_turn.get(text, {}) for role, text in turns]}
+
+
+def test_every_turn_is_a_demonstration_where_that_is_asked_for(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(json.dumps(conversation()) + "\n")
+    last = load_demonstrations(Source(path=str(path)))
+    assert [d.response for d in last.records] == ["f"] and last.format == "messages"
+    every = load_demonstrations(Source(path=str(path), format="turns"))
+    assert [(len(d.prompt.messages), d.response) for d in every.records] == [(1, "b"), (3, "d"), (5, "f")]
+    assert [m.content for m in every.records[1].prompt.messages] == ["a", "b", "c"]
+
+
+def test_marked_turns_are_found_and_the_others_left_out(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    rows = [conversation(b={"train": False}), conversation(b={"train": False}, d={"train": False}, f={"train": False})]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_demonstrations(Source(path=str(path)))
+    assert found.format == "turns" and [d.response for d in found.records] == ["d", "f"]
+    assert found.dropped == {"no turn to train on": 1}

@@ -86,6 +86,25 @@ def _messages(row: Row) -> Found:
     return [Demonstration(prompt=prompt, response=response, author=fields.text_or(row, "author"))]
 
 
+def _each_turn(row: Row) -> Found:
+    """Each of the assistant's messages, with what stands before it; but for those with "train": false."""
+    turns, given = fields.messages(row, "messages"), row.values["messages"]
+    if not any(turn.role == "assistant" for turn in turns):
+        raise wrong(row, f"'messages' has the roles: {fields.roles(turns)}", "at least one message of the assistant")
+    chosen = [i for i, turn in enumerate(turns) if turn.role == "assistant" and given[i].get("train", True)]
+    if not chosen:
+        raise Drop("no turn to train on")
+    author = fields.text_or(row, "author")
+    return [
+        Demonstration(prompt=fields.prompt_of_messages(row, turns[:i], {}), response=turns[i].content, author=author) for i in chosen
+    ]
+
+
+def _is_marked(values: dict[str, Any]) -> bool:
+    found = values["messages"]
+    return isinstance(found, list) and any(isinstance(turn, dict) and "train" in turn for turn in found)
+
+
 def _alpaca(row: Row) -> Found:
     return [Demonstration(prompt=_asked(row), response=fields.text(row, "output"))]
 
@@ -229,6 +248,7 @@ FORMATS = (
     Format("ranking", Ranking, ("prompt", "responses", "places|ranks"), _ABOUT, "responses in their places, 1 the best", _ranking),
     Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller"), "score of a response", _rating),
     Format("completion", Demonstration, ("prompt", "response|completion"), ("author",), "prompt, and the response to it", _completion),
+    Format("turns", Demonstration, ("messages",), ("author",), "each of the assistant's messages -> response", _each_turn, _is_marked),
     Format("messages", Demonstration, ("messages",), ("author",), "the assistant's last message -> response", _messages),
     Format("alpaca", Demonstration, ("instruction", "output"), ("input",), "instruction + input -> prompt, output -> response", _alpaca),
     Format("response", Response, ("prompt", "text|response"), ("model", "finish", "seed"), "what a model answered", _response),
