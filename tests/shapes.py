@@ -27,6 +27,7 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     advantage.token_rewards: (lambda: advantage.token_rewards(torch.randn(B), tokens(), MASK, 0.1), (TOKENS,)),
     advantage.reward_to_go: (lambda: advantage.reward_to_go(tokens(), MASK, 0.9), (TOKENS,)),
     advantage.whole_return: (lambda: advantage.whole_return(tokens(), MASK, 0.9), (TOKENS,)),
+    advantage.carry_over: (lambda: advantage.carry_over(tokens(), MASK, 0.9, torch.tensor([2, -1, -1])), (TOKENS,)),
     baseline.leave_one_out: (lambda: baseline.leave_one_out(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
     baseline.group_mean: (lambda: baseline.group_mean(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
     baseline.group_std: (lambda: baseline.group_std(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),

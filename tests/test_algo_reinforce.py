@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tabular
-from handrail.algo.advantage import reward_to_go, token_rewards, whole_return
+from handrail.algo.advantage import carry_over, reward_to_go, token_rewards, whole_return
 from handrail.algo.baseline import group_mean, group_std, leave_one_out
 from handrail.algo.control import ppo_penalty_beta
 from handrail.algo.kl import kl_k1, kl_k2
@@ -234,6 +234,20 @@ def test_returns_are_the_sums_that_they_are_said_to_be(gamma):
             all_of_it = math.fsum(gamma**k * float(r[row, k]) for k in range(length)) if t < length else 0.0
             assert math.isclose(float(to_go[row, t]), ahead, rel_tol=1e-12, abs_tol=1e-15)
             assert math.isclose(float(whole[row, t]), all_of_it, rel_tol=1e-12, abs_tol=1e-15)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_a_turn_earns_what_later_turns_of_its_conversation_earn(gamma):
+    """Rows 0, 3 and 1 are one conversation, row 2 another: laid end to end, the returns are those of one long response."""
+    r, nan = randn(1, 4, 6), float("nan")
+    chained = carry_over(r.masked_fill(~ROWS, nan), ROWS, gamma, torch.tensor([3, -1, -1, 1]))
+    found = reward_to_go(chained, ROWS, gamma)
+    turns = [r[row, : LENGTHS[row]] for row in (0, 3, 1)]
+    long = torch.cat(turns)[None]
+    expected = reward_to_go(long, torch.ones_like(long, dtype=torch.bool), gamma)[0].split([len(t) for t in turns])
+    for row, returns in zip((0, 3, 1), expected, strict=True):
+        torch.testing.assert_close(found[row, : LENGTHS[row]], returns, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found[2, :4], reward_to_go(r, ROWS, gamma)[2, :4], rtol=1e-14, atol=0)
 
 
 def test_group_baselines_by_hand():

@@ -34,7 +34,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "__main__": EVERYTHING,
 }
 WITHOUT_TORCH = ("errors", "config", "records", "tasks")
-SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing")
+SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing", "conversation")
 DOCUMENTED = ("algo", "batch", "errors", "records", "config")
 FILE_LINES, FUNCTION_LINES = 400, 60
 

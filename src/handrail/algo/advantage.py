@@ -66,6 +66,33 @@ def whole_return(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     return torch.where(mask, total, 0)
 
 
+def carry_over(rewards: Tensor, mask: Tensor, gamma: float, following: Tensor) -> Tensor:
+    """The last token of a turn also earns gamma G_0 of the turn that follows it: what the rest of the conversation brings.
+
+    With it `reward_to_go` of a turn is that of the whole conversation from there on, what the partner says in between
+    taking no time.
+
+    Args:
+        rewards: [B, T] reward, a turn a row.
+        mask: [B, T] bool, at least one token in each row.
+        gamma: discount per token.
+        following: [B] int64, the row of the next turn of the same conversation, -1 after the last.
+
+    Returns:
+        [B, T] reward, zero under the mask.
+    """
+    rewards = torch.where(mask, rewards, 0)
+    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+    chained = rewards
+    while True:  # each pass reaches one turn further back
+        ahead = reward_to_go(chained, mask, gamma)[:, 0]
+        after = torch.where(following >= 0, gamma * ahead[following.clamp(min=0)], 0)
+        reached = torch.where(last, rewards + after[:, None], rewards)
+        if torch.equal(reached, chained):
+            return chained
+        chained = reached
+
+
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, bootstrap: Tensor) -> tuple[Tensor, Tensor]:
     """A_t = sum_l (gamma lam)^l delta_{t+l}  with  delta_t = r_t + gamma V_{t+1} - V_t.  Schulman et al. 2016, eq. 16.
 

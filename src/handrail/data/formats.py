@@ -95,9 +95,7 @@ def _each_turn(row: Row) -> Found:
     if not chosen:
         raise Drop("no turn to train on")
     author = fields.text_or(row, "author")
-    return [
-        Demonstration(prompt=fields.prompt_of_messages(row, turns[:i], {}), response=turns[i].content, author=author) for i in chosen
-    ]
+    return [Demonstration(prompt=fields.prompt_of_messages(row, turns[:i], {}), response=turns[i].content, author=author) for i in chosen]
 
 
 def _is_marked(values: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from handrail.evaluate.accuracy import (
     pair_differences,
 )
 from handrail.evaluate.function import RewardFunction, load_function, total
-from handrail.evaluate.judges import FunctionJudge, Judge, RewardModelJudge, TokenFunction
+from handrail.evaluate.judges import FunctionJudge, Judge, PartnerFunction, RewardModelJudge, TokenFunction
 from handrail.evaluate.overlap import bleu, distinct_n, repetition, rouge_l
 from handrail.evaluate.winrate import WinRate, bootstrap, win_rate
 
@@ -22,6 +22,7 @@ __all__ = [
     "FunctionJudge",
     "Judge",
     "LengthRule",
+    "PartnerFunction",
     "RewardFunction",
     "RewardModelJudge",
     "TokenFunction",

@@ -116,6 +116,17 @@ class RewardFunction:
 
         return self._insist([prompts, responses, pieces], checked)
 
+    def of_conversations(self, conversations: Sequence[Messages]) -> list[str]:
+        """A text for each conversation.  Raises RewardError."""
+
+        def checked(said: Any, index: int, conversation: Messages) -> str:
+            if not isinstance(said, str):
+                problem = f"returned {_shown(said)} for conversation {index}"
+                raise self._error(problem, conversation, "return a text, '' to end a conversation")
+            return said
+
+        return self._insist([conversations], checked)
+
     def _insist(self, samples: list[Sequence[Any]], check: Check) -> list[Any]:
         """The checked answer, asked for up to `attempts` times.  `samples` are parallel columns: prompts, responses, ..."""
         if not samples[0]:
@@ -215,7 +226,8 @@ class _Worker:
 
 
 def _id(messages: Messages) -> str:
-    return Prompt.model_validate({"messages": messages}).id
+    asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+    return Prompt.model_validate({"messages": asked}).id
 
 
 def _shown(value: Any) -> str:

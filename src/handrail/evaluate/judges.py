@@ -65,6 +65,21 @@ class TokenFunction:
         return self.function.of_tokens([messages(p) for p in prompts], responses, pieces)
 
 
+class PartnerFunction:
+    """A function of the user that says what comes next in conversations.  `function` is a spec for `load_function`.
+
+    It takes conversations, each a list of {"role", "content"} that ends with the assistant's message.
+    """
+
+    def __init__(self, function: str, attempts: int = 3, seconds: float = 600.0):
+        self.function = load_function(function, attempts, seconds)
+
+    def replies(self, conversations: list[Prompt], answers: list[str]) -> list[str]:
+        """A text for each conversation after its answer.  Raises RewardError."""
+        said = [[*messages(c), {"role": "assistant", "content": answer}] for c, answer in zip(conversations, answers, strict=True)]
+        return self.function.of_conversations(said)
+
+
 class RewardModelJudge:
     """A reward model as a judge; the score is the normalised one."""
 

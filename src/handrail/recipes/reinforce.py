@@ -1,7 +1,7 @@
 """REINFORCE and its kin: the policy gradient without a critic that looks ahead.
 
 for each step:
-    y_1..y_K ~ pi(. | x)                                  act       (or: responses that people have rated)
+    y_1..y_K ~ pi(. | x)                                  act       (or: conversations; or responses that people have rated)
     r_t = -beta KL_t,  r_T += reward(x, y)                judge
     A_t = (G_t - b) c                                     credit    G_t: the whole return, or the reward to go
     theta <- theta + lr grad sum_t A_t log pi(y_t)        improve   or another objective, in several passes
@@ -15,7 +15,7 @@ import time
 import torch
 from torch import Tensor
 
-from handrail.algo.advantage import token_rewards
+from handrail.algo.advantage import carry_over, token_rewards
 from handrail.algo.kl import kl_k1, kl_k3
 from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, response_sum
@@ -84,12 +84,13 @@ def judge(parts: Parts, rollout: Rollout, numbers: list[int]) -> Verdict:
 
 
 def credit(cfg: Reinforcement, parts: Parts, rollout: Rollout, verdict: Verdict) -> tuple[Experience, Tensor]:
-    """From the rewards to each token's advantage; and [B] what each response earned in all."""
+    """From the rewards to each token's advantage; and [D] what each conversation earned in all, a response being one of one turn."""
     mask = rollout.mask
     kl = kl_k1(verdict.logp, verdict.logp_ref)
     rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward) + verdict.tokens
-    returns, total = parts.credit(rewards, mask, cfg.gamma), rewards.sum(1)
-    baseline, factor = parts.baseline(returns, total, rollout, verdict.group)
+    rewards = carry_over(rewards, mask, cfg.gamma, verdict.following)
+    returns, total = parts.credit(rewards, mask, cfg.gamma), rewards[: len(verdict.group)].sum(1)
+    baseline, factor = (x[verdict.number] if len(x) == len(total) else x for x in parts.baseline(returns, total, rollout, verdict.group))
     values = torch.where(mask, baseline, 0)
     advantage = torch.where(mask, (returns - values) * factor, 0)
     return Experience(rollout, verdict.logp_old, verdict.logp_ref, values, advantage, returns), total

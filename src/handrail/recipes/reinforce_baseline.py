@@ -36,9 +36,10 @@ class NoBaseline:
         self.settings, self.average, self.weight = settings, 0.0, 0.0
 
     def __call__(self, returns: Tensor, total: Tensor, rollout: Rollout, group: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T] or [B, 1] what to subtract from `returns` [B, T], and [B, 1] what to multiply the difference with.
+        """[B, T] or [D, 1] what to subtract from `returns` [B, T], and [D, 1] what to multiply the difference with.
 
-        `total` is [B] what each response earned in all, its divergence included.
+        `total` is [D] what each of D conversations earned in all, its divergence included, and `group` [D] the number of
+        its prompt.  A single response is a conversation of one turn; then D = B.
         """
         return torch.zeros_like(total)[:, None], torch.ones_like(total)[:, None]
 

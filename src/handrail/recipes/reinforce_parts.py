@@ -16,11 +16,12 @@ from handrail.data import Codec, Source, load_prompts, load_ratings, within_cont
 from handrail.errors import DataError
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
+from handrail.recipes.conversation import Conversations, PartnerSettings, converse, make_partner
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
 from handrail.recipes.experience import token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, Reinforced, objective, weigh
-from handrail.recipes.parts import Optimizer, RunSettings, derive, describe, fingerprint, machine, seed_everything, shuffled
+from handrail.recipes.parts import Optimizer, RunSettings, derive, describe, fingerprint, machine, seed_everything, shuffled, source_of
 from handrail.recipes.reinforce_baseline import BaselineSettings, NoBaseline, make_baseline
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model, reward_inputs
 from handrail.records import Prompt, Rating
@@ -40,6 +41,7 @@ class Reinforcement(Settings):
     template: Literal["auto", "chat", "plain"] = "auto"
     reward: RewardSettings | None = None
     kl: Divergence = Divergence()
+    partner: PartnerSettings | None = Field(None, description="answers as the user: conversations of several turns")
     sampling: Sampling = Sampling()
     steps: int = Field(25, ge=1)
     batch_size: int = Field(96, ge=2, description="responses a step")
@@ -80,6 +82,8 @@ class Reinforcement(Settings):
             raise ValueError(f"batch_size {self.batch_size} does not divide by minibatches {self.minibatches}")
         if self.sampling.temperature <= 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError("a policy gradient samples the full distribution: temperature above 0, top_k 0, top_p 1")
+        if self.partner and self.ratings:
+            raise ValueError("rated responses have no partner: give prompts and reward")
         if self.reward and self.reward.cut == "bootstrap":
             raise ValueError("reward.cut bootstrap needs a critic that looks ahead: handrail ppo has one; here penalty or mask")
         return self
@@ -98,7 +102,9 @@ class Verdict:
     components: dict[str, Tensor]  # [B] each, for the log
     prompts: list[Prompt]
     texts: list[str]
-    group: Tensor  # [B] int64, equal for responses to the same prompt
+    group: Tensor  # [D] int64, equal for responses to the same prompt
+    number: Tensor  # [B] int64, the row of the first turn of the conversation: the first D rows; of a single response, its own
+    following: Tensor  # [B] int64, the row of the next turn, -1 after the last
 
     @property
     def reward(self) -> Tensor:
@@ -129,8 +135,9 @@ class Fresh:
         prompts = [self.prompts[i] for i in numbers]
         texts = [self.codec.decode(ids) for ids in rollout.responses()]
         score, tokens, components = self.reward.by_token(rollout, prompts, texts)
-        group = torch.arange(len(numbers) // self.cfg.responses, device=logp.device).repeat_interleave(self.cfg.responses)
-        return Verdict(logp, logp, logp_ref, entropy, score, tokens, components, prompts, texts, group)
+        alone = torch.arange(len(numbers), device=logp.device)
+        group = alone // self.cfg.responses
+        return Verdict(logp, logp, logp_ref, entropy, score, tokens, components, prompts, texts, group, alone, torch.full_like(alone, -1))
 
     def kept(self, ended: Tensor) -> Tensor:
         """[B] bool, which responses are learned from."""
@@ -139,6 +146,34 @@ class Fresh:
     def kl(self, verdict: Verdict) -> Tensor:
         """[B, T] nats: k1 of the policy against the reference."""
         return kl_k1(verdict.logp, verdict.logp_ref)
+
+
+class Conversing(Fresh):
+    """Conversations of the policy with a partner, `responses` from each prompt, a turn a row."""
+
+    def __init__(self, cfg: Reinforcement, codec: Codec, engine: Engine, reward: RewardSource, prompts: list[Prompt], context: int):
+        super().__init__(cfg, codec, engine, reward, prompts)
+        assert cfg.partner
+        self.settings, self.partner = cfg.partner, make_partner(cfg.partner)
+        self.room, self.done = context - cfg.sampling.max_new_tokens, Conversations()
+
+    def act(self, policy: LanguageModel, step: int) -> tuple[Rollout, list[int]]:
+        cfg, k = self.cfg, self.cfg.responses
+        chosen = [i for i in shuffled(len(self.prompts), cfg.batch_size // k, step, cfg.seed) for _ in range(k)]
+        self.engine.sync(policy)
+        start, seed = [self.prompts[i] for i in chosen], derive(cfg.seed, "rollout", step)
+        self.done = converse(self.engine, self.codec, start, self.partner, self.settings.turns, self.room, seed, cfg.sampling)
+        return self.done.rollout().to(policy.device), self.done.number
+
+    def judge(self, rollout: Rollout, numbers: list[int], logp: Tensor, logp_ref: Tensor, entropy: Tensor) -> Verdict:
+        texts = [self.codec.decode(ids) for ids in rollout.responses()]
+        score, tokens, components = self.reward.by_token(rollout, self.done.prompts, texts)
+        number, following = (torch.tensor(x, device=logp.device) for x in (numbers, self.done.following))
+        if self.settings.reward == "last":
+            score, tokens = torch.where(following < 0, score, 0), torch.where(following[:, None] < 0, tokens, 0)
+        components["turns"] = torch.bincount(number).float()
+        group = torch.arange(int(number.max()) + 1, device=logp.device) // self.cfg.responses
+        return Verdict(logp, logp, logp_ref, entropy, score, tokens, components, self.done.prompts, texts, group, number, following)
 
 
 class Rated:
@@ -166,7 +201,9 @@ class Rated:
         score = torch.tensor([r.score for r in found], device=logp.device, dtype=logp.dtype)
         group = torch.tensor([self.numbers[r.prompt.text] for r in found], device=logp.device)
         prompts, texts = [r.prompt for r in found], [r.response for r in found]
-        return Verdict(logp, logp_ref, logp_ref, entropy, score, torch.zeros_like(logp), {"rating": score}, prompts, texts, group)
+        alone, nothing = torch.arange(len(found), device=logp.device), torch.zeros_like(logp)
+        following = torch.full_like(alone, -1)
+        return Verdict(logp, logp_ref, logp_ref, entropy, score, nothing, {"rating": score}, prompts, texts, group, alone, following)
 
     def kept(self, ended: Tensor) -> Tensor:
         """[B] bool: all."""
@@ -241,8 +278,12 @@ def fresh(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Fres
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     model = load_reward_model(cfg.reward.model, cfg.policy, codec) if cfg.reward.model else None
     reward = RewardSource(cfg.reward, model, cfg.policy, codec)
-    source = Fresh(cfg, codec, NativeEngine(codec.tokenizer, codec.end_ids), reward, prompts)
-    return source, describe(loaded.described, left_out), {"prompts": loaded.sha256} | reward_inputs(cfg.reward)
+    inputs = {"prompts": loaded.sha256} | reward_inputs(cfg.reward)
+    engine = NativeEngine(codec.tokenizer, codec.end_ids)
+    if not cfg.partner:
+        return Fresh(cfg, codec, engine, reward, prompts), describe(loaded.described, left_out), inputs
+    inputs["partner"] = fingerprint(cfg.partner.model.path) if cfg.partner.model else source_of(cfg.partner.function)
+    return Conversing(cfg, codec, engine, reward, prompts, policy.context), describe(loaded.described, left_out), inputs
 
 
 def rated(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Rated, str, dict[str, str]]:
