@@ -69,7 +69,7 @@ LOSSES = ("dpo", "cdpo", "ipo", "kto", "orpo", "orpo smoothed", "simpo", "simpo 
 def published(x: dict[str, list[float]], n: int, name: str) -> tuple[float, float, float]:
     """Loss of the pair n, or of the one response that kto judges, and the implicit rewards, from the papers' equations."""
     won, lost, won_ref, lost_ref = x["won"][n], x["lost"][n], x["won_ref"][n], x["lost_ref"][n]
-    if name in ("dpo", "cdpo"):  # Rafailov et al. 2023, eq. 7: ratios of probabilities; Mitchell 2023, eq. 3
+    if name in ("dpo", "cdpo"):  # Rafailov et al. 2023, eq. 7: ratios of probabilities; Mitchell 2023
         chosen = BETA * math.log(math.exp(won) / math.exp(won_ref))
         rejected = BETA * math.log(math.exp(lost) / math.exp(lost_ref))
         plain, turned = -math.log(sigmoid(chosen - rejected)), -math.log(sigmoid(rejected - chosen))
@@ -105,12 +105,11 @@ def test_each_loss_is_its_published_formula(name):
     weight, total = plain["weight"], sum(plain["weight"]) if name == "kto" else 3.5
     assert float(loss) == pytest.approx(sum(w * f[0] for w, f in zip(weight, found, strict=True)) / total, rel=1e-12)
     if name == "kto":
-        sides = {
-            side: [(w, f[1]) for w, f, d in zip(weight, found, plain["desirable"], strict=True) if d is side] for side in (True, False)
-        }
-        assert float(stats["reward_chosen"]) == pytest.approx(sum(w * r for w, r in sides[True]) / sum(w for w, _ in sides[True]))
-        assert float(stats["reward_rejected"]) == pytest.approx(sum(w * r for w, r in sides[False]) / sum(w for w, _ in sides[False]))
-        signed = [(w, r - BETA * KL) for w, r in sides[True]] + [(w, BETA * KL - r) for w, r in sides[False]]
+        judged = list(zip(weight, found, plain["desirable"], strict=True))
+        good, bad = ([(w, f[1]) for w, f, desirable in judged if desirable is side] for side in (True, False))
+        assert float(stats["reward_chosen"]) == pytest.approx(sum(w * r for w, r in good) / sum(w for w, _ in good))
+        assert float(stats["reward_rejected"]) == pytest.approx(sum(w * r for w, r in bad) / sum(w for w, _ in bad))
+        signed = [(w, r - BETA * KL) for w, r in good] + [(w, BETA * KL - r) for w, r in bad]
     else:
         assert float(stats["reward_chosen"]) == pytest.approx(sum(w * f[1] for w, f in zip(weight, found, strict=True)) / 3.5)
         assert float(stats["reward_rejected"]) == pytest.approx(sum(w * f[2] for w, f in zip(weight, found, strict=True)) / 3.5)

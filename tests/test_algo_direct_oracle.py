@@ -77,7 +77,7 @@ def test_the_reward_model_recovers_the_same_reward_up_to_a_constant(sign):
 
 
 def test_ipo_reaches_the_reference_reweighted_by_the_probability_of_winning():
-    """pi_ref exp(E[P(y beats y')] / tau), y' as the pairs were drawn (Azar et al. 2023, section 5.2); bounded by exp(1 / tau)."""
+    """pi_ref exp(E[P(y beats y')] / tau), y' as the pairs were drawn (Azar et al. 2023, section 5); bounded by exp(1 / tau)."""
     drawn = torch.softmax(tabular.random_scores(7), 0)
     weight, tau = drawn[FIRST] * drawn[SECOND] * WIN, 0.25
 

@@ -18,6 +18,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "sft": "handrail.recipes.sft:SFT",
     "reward": "handrail.recipes.reward:Reward",
     "ppo": "handrail.recipes.ppo_parts:PPO",
+    "dpo": "handrail.recipes.dpo:DPO",
     "sample": "handrail.recipes.sample:Sample",
     "evaluate": "handrail.recipes.evaluate:Evaluate",
     "run": "handrail.pipeline:Round",

@@ -27,7 +27,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 def add(app: typer.Typer) -> None:
     """The verbs in the order of a round."""
     app.command(cls=WithSettings, rich_help_panel="Begin")(run)
-    for stage in (sft, sample, reward, ppo, evaluate):
+    for stage in (sft, sample, reward, ppo, dpo, evaluate):
         app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
     app.command(rich_help_panel="Look")(report)
 
@@ -52,6 +52,8 @@ def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Se
     """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
     from handrail.pipeline import Round, stage_settings
 
+    if name not in Round.model_fields:
+        raise ConfigError(f"{config}: a whole round has no stage '{name}'", "a file of its own, with the settings of the verb alone")
     whole: Round = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
     stages = stage_settings(whole, Path(whole.out))[0]
     if name not in stages:
@@ -114,6 +116,31 @@ def ppo(config: Config, assignments: Assignments = None) -> dict:
 
     done = recipe.run(cfg)  # type: ignore[arg-type]
     result = stage_result("ppo", done.folder, done.summary)
+    start = cfg.policy.path  # type: ignore[attr-defined]
+    following(
+        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
+    )
+    return result
+
+
+@verb
+def dpo(config: Config, assignments: Assignments = None) -> dict:
+    """Improve a model by preferences themselves, without a reward model: DPO, IPO, KTO, ORPO, SimPO.
+
+    A response's implicit reward is how much likelier the policy makes it than the model that it began as. The loss pushes
+    the implicit rewards of preferred and other responses apart; loss.beta is what that may cost. Begin with the model after
+    SFT, and watch logp_chosen: the preferred responses often lose probability too, only less than the others.
+
+    Comparisons and rankings come from data (for kto also ratings, with a threshold); with online settings the policy
+    answers prompts itself and a reward model or a Python function puts its answers in order.
+
+    Example:  [bold]handrail dpo dpo.yaml policy.path=runs/sft data.path=comparisons.jsonl loss.name=ipo[/]
+    """
+    cfg = settings("dpo", config, assignments)
+    from handrail.recipes import dpo as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("dpo", done.folder, done.summary)
     start = cfg.policy.path  # type: ignore[attr-defined]
     following(
         [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]

@@ -49,21 +49,38 @@ MAIN = {
             "Of the returns, by the critic; 1 is perfect, 0 is a constant.",
         ),
     ],
+    "dpo": [
+        Panel(("margin",), "Margin", "implicit reward", "By how much the preferred responses are ahead: what the loss pushes up."),
+        Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs that the implicit reward orders as people do."),
+        Panel(
+            ("logp_chosen", "logp_rejected"),
+            "Log-probability",
+            "nats a response",
+            "Of preferred and other responses. Often both fall: the margin counts their distance alone.",
+        ),
+        Panel(("reward_chosen", "reward_rejected"), "Implicit reward", "reward", "Of preferred and other responses."),
+        Panel(("loss",), "Loss", "", "Of dpo and simpo in nats a pair: a policy that has learnt nothing has ln 2 = 0.693 by dpo."),
+        Panel(("reward",), "Reward", "reward", "Mean score of the policy's own responses, where they are judged online."),
+        Panel(("gold",), "Gold", "gold score", "What people truly prefer; it is never trained on."),
+        Panel(("kl",), "KL to the reference", "nats a response", "How far the policy has moved from where it began."),
+        Panel(("length",), "Length", "tokens a response", "Replies that only grow are a warning."),
+        Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
+    ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
         Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
         Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
     ],
 }
-TITLES = {"ppo": "PPO", "sft": "SFT", "reward": "Reward model", "": "Run"}
-COLOURS = {"reward": "reward", "gold": "gold", "eval_loss": "gold", "eval_accuracy": "gold"}
+TITLES = {"ppo": "PPO", "dpo": "Direct preference", "sft": "SFT", "reward": "Reward model", "": "Run"}
+COLOURS = {"reward": "reward"} | dict.fromkeys(("gold", "eval_loss", "eval_accuracy", "logp_rejected", "reward_rejected"), "gold")
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 
 
 def curves(part: Part, rounds: int) -> list[tuple[str, list[Chart], list[Chart]]]:
     """(title, charts, further charts) for each run of a round, PPO first."""
     found = []
-    order = {"ppo": 0, "reward": 1, "sft": 2}
+    order = {"ppo": 0, "dpo": 0, "reward": 1, "sft": 2}
     for run in sorted(part.runs, key=lambda r: order.get(r.kind, 3)):
         charts = [chart for panel in MAIN.get(run.kind, []) if (chart := drawn(panel, run))]
         used = {key for panel in MAIN.get(run.kind, []) for key in panel.keys} | set(SIDE)
