@@ -9,11 +9,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from typer.testing import CliRunner
 
 from handrail.batch import Sequences
+from handrail.cli import app
+from handrail.cli.results import learnt
+from handrail.config import dump
 from handrail.data import write_records
-from handrail.errors import ConfigError
-from handrail.models import LanguageModel
+from handrail.errors import ConfigError, NonFiniteError
+from handrail.inspector import write_report
+from handrail.models import LanguageModel, ScalarModel
 from handrail.recipes import dpo
 from handrail.recipes.dpo_exam import by_prompt
 from handrail.recipes.dpo_sources import best_against_worst, bradley_terry, every_pair, of_ranking, strangers
@@ -359,6 +364,38 @@ def test_killed_and_started_again_it_ends_the_same(world, tmp_path, counts_e, ki
     assert in_child(world.work("dpo", killed, over | {"micro_tokens": 300})) == 0
     assert_same_run(killed, whole)
     assert len((killed / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_reward_that_is_nan_makes_no_update_and_three_in_a_row_end_the_run(world, tmp_path, monkeypatch):
+    taken, score = [], ScalarModel.score
+    monkeypatch.setattr(ScalarModel, "score", lambda self, sequences: score(self, sequences) * float("nan"))
+    monkeypatch.setattr(Optimizer, "step", lambda self, share: taken.append(share))
+    with pytest.raises(NonFiniteError, match="3 such steps in a row"):
+        dpo.run(world.dpo(tmp_path / "dpo", world.online()))
+    assert not taken and len(list((tmp_path / "dpo/bad-batches").glob("*.safetensors"))) == 3
+
+
+# --- as a user meets it ---
+
+
+def test_the_verb_says_what_came_of_it_and_the_report_shows_it(world, tmp_path):
+    settings = world.dpo(tmp_path / "dpo", {"epochs": 1})
+    (tmp_path / "dpo.yaml").write_text(dump(settings))
+    told = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["--json", "dpo", str(tmp_path / "dpo.yaml"), "loss.name=ipo"])
+    assert told.exit_code == 0, told.stderr
+    result = json.loads(told.stdout)
+    assert result["stage"] == "dpo" and result["summary"]["accuracy"]["n"] == result["summary"]["length_baseline"]["n"]
+    said = learnt("dpo", tmp_path / "dpo")
+    assert "ahead of the others" in said and "length alone would reach" in said
+    page = write_report(tmp_path / "dpo", tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(f"<figcaption>{caption}</figcaption>" in page for caption in ("Margin", "Accuracy", "Log-probability", "Implicit reward"))
+    assert '<th class="n">log p ref</th>' in page and "logp rejected" in page
+
+
+def test_a_whole_rounds_file_is_refused_by_name(tmp_path):
+    (tmp_path / "round.yaml").write_text("task: {name: movie-night}\nlabels: simulated\n")
+    told = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["dpo", str(tmp_path / "round.yaml")])
+    assert told.exit_code == 2 and "a whole round has no stage 'dpo'" in told.stderr and "a file of its own" in told.stderr
 
 
 # --- what cannot be used ---

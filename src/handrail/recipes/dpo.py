@@ -142,7 +142,9 @@ def offline(
     assert cfg.data is not None
     if cfg.threshold is None:
         rankings = load_rankings(cfg.data)
-        kept, left_out = within_context(codec, [r for r in rankings.records if r.weight > 0], policy.context)
+        spoken = [r for r in rankings.records if r.weight > 0]
+        kept, left_out = within_context(codec, spoken, policy.context)
+        left_out |= {"a weight of 0": n} if (n := len(rankings.records) - len(spoken)) else {}
         train, test = apart(cfg, kept)
         items = [of_ranking(codec, r) for r in train]
         described, sha256 = describe(rankings.described, left_out), rankings.sha256

@@ -28,7 +28,7 @@ class Loss(Settings):
     """Which loss, and how strong."""
 
     name: Literal["dpo", "ipo", "kto", "orpo", "simpo"] = Field("dpo", description="orpo and simpo have no reference")
-    beta: float = Field(0.0, ge=0, description="reward per nat that the policy leaves the reference; 0: 0.1, of simpo 2 (per nat a token)")
+    beta: float = Field(0.0, ge=0, description="implicit reward per nat of log(pi / pi_ref), of simpo per nat a token; 0: 0.1, of simpo 2")
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of labels taken to be wrong: dpo, orpo, simpo")
     gamma: float = Field(1.0, ge=0, description="simpo: by how much the chosen response is to be ahead, in reward")
     odds_weight: float = Field(0.1, ge=0, description="orpo: weight of the odds against the demonstration")

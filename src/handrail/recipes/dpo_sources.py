@@ -35,7 +35,7 @@ class OnlineSettings(Settings):
     responses: int = Field(2, ge=2, description="to each prompt")
     pairs: Literal["best_worst", "all", "bradley_terry"] = Field(
         "best_worst",
-        description="the best against the worst; or every pair; or every pair, both ways, as often as that reward would have it",
+        description="the best against the worst; or every pair; or every pair both ways, weighted sigmoid(difference of rewards)",
     )
     steps: int = Field(25, ge=1)
 
