@@ -11,7 +11,8 @@ import numpy as np
 
 from handrail.data import write_records
 from handrail.pipeline.settings import merge
-from handrail.recipes import ppo, progress, reinforce, relaxed, reward, sft
+from handrail.recipes import dpo, ppo, progress, reinforce, relaxed, reward, sft
+from handrail.recipes.dpo import DPO
 from handrail.recipes.ppo_parts import PPO
 from handrail.recipes.reinforce_parts import Reinforcement
 from handrail.recipes.relaxed import Relaxed
@@ -63,6 +64,18 @@ class World:
         sizes = {"steps": 6, "batch_size": 8, "lr": 2e-3, "warmup": 0}
         return Relaxed.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
 
+    def dpo(self, out: Path, over: dict | None = None) -> DPO:
+        base = {"out": str(out), "policy": {"path": str(self.folder / "sft")}, "data": {"path": str(self.folder / "rankings.jsonl")}}
+        sizes = {"held_out": 0.3, "epochs": 3, "batch_size": 5, "micro_tokens": 300, "lr": 2e-3, "eval_every": 2}
+        return DPO.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
+
+    def online(self, function: str = "") -> dict:
+        """What makes `dpo` learn from the policy's own responses instead, judged by the reward model or a function."""
+        reward = {"function": function} if function else {"model": str(self.folder / "reward")}
+        prompts = {"path": str(self.folder / "prompts.jsonl")}
+        settings = {"prompts": prompts, "reward": reward, "sampling": SAMPLING, "responses": 3, "pairs": "all", "steps": 6}
+        return {"data": None, "online": settings}
+
     def work(self, stage: str, out: Path, over: dict | None = None) -> Callable[[], Run]:
         """The stage on this world, ready to be run."""
         return {
@@ -71,6 +84,7 @@ class World:
             "ppo": lambda: ppo.run(self.ppo(out, over)),
             "relaxed": lambda: relaxed.run(self.relaxed(out, over)),
             "reinforce": lambda: reinforce.run(self.reinforce(out, over)),
+            "dpo": lambda: dpo.run(self.dpo(out, over)),
         }[stage]
 
 

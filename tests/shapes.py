@@ -10,13 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, baseline, control, kl, objective, preference, relaxed, stats, value
+from handrail.algo import advantage, baseline, control, direct, kl, objective, preference, relaxed, stats, value
 
 B, T, V, N, K = 3, 5, 7, 4, 6
-SCALAR, TOKENS = Float[Tensor, ""], Float[Tensor, f"{B} {T}"]
+SCALAR, TOKENS, PAIRS = Float[Tensor, ""], Float[Tensor, f"{B} {T}"], Float[Tensor, f"{N}"]
 MASK = torch.arange(T) < torch.tensor([[5], [1], [3]])
 GROUP = torch.arange(N).repeat(2)
 RANKED, PLACES = torch.ones(N, K, dtype=torch.bool), torch.arange(K).expand(N, K)
+
+
+def lengths() -> Tensor:
+    return torch.randint(1, T, (N,)).to(torch.get_default_dtype())
 
 
 def tokens() -> Tensor:
@@ -63,6 +67,23 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     relaxed.straight_through_choice: (
         lambda: relaxed.straight_through_choice(torch.randn(B, T, V), torch.zeros(B, T, dtype=torch.int64), torch.randn(B, T, V), 0.5),
         (Float[Tensor, f"{B} {T} {V}"],),
+    ),
+    direct.implicit_reward: (lambda: direct.implicit_reward(torch.randn(N), torch.randn(N), 0.1), (PAIRS,)),
+    direct.mean_reward: (lambda: direct.mean_reward(torch.randn(N), lengths(), 2.0), (PAIRS,)),
+    direct.log_odds: (lambda: direct.log_odds(-torch.rand(N), lengths()), (PAIRS,)),
+    direct.dpo_loss: (lambda: direct.dpo_loss(*torch.rand(5, N), N, 0.1, 0.1), (SCALAR, dict)),
+    direct.ipo_loss: (lambda: direct.ipo_loss(*torch.rand(5, N), N, 0.1), (SCALAR, dict)),
+    direct.kto_loss: (
+        lambda: direct.kto_loss(torch.rand(N), torch.rand(N), torch.arange(N) > 1, torch.tensor(0.5), torch.ones(N), 2, 2, 0.1, 1.0, 1.3),
+        (SCALAR, dict),
+    ),
+    direct.orpo_loss: (
+        lambda: direct.orpo_loss(-torch.rand(N), -torch.rand(N), lengths(), lengths(), torch.ones(N), N, 0.1, 0.1),
+        (SCALAR, dict),
+    ),
+    direct.simpo_loss: (
+        lambda: direct.simpo_loss(-torch.rand(N), -torch.rand(N), lengths(), lengths(), torch.ones(N), N, 2.0, 1.0, 0.1),
+        (SCALAR, dict),
     ),
     stats.masked_sum: (lambda: stats.masked_sum(tokens(), MASK), (SCALAR,)),
     stats.response_sum: (lambda: stats.response_sum(tokens(), MASK), (Float[Tensor, f"{B}"],)),

@@ -124,3 +124,34 @@ class RankingBatch:
     places: Tensor  # [N, K] int64, 1 is the best
     margin: Tensor  # [N] float32
     weight: Tensor  # [N] float32
+
+
+@dataclass(frozen=True, slots=True)
+class Labels(_Rows):
+    """What is said of the responses to N prompts, up to K each; 0 where nothing is."""
+
+    wins: Tensor  # [N, K, K] float32, weight of "i is better than j"; a tie is half a win for each
+    desirable: Tensor  # [N, K] float32, weight of "good": of a comparison, the wins
+    undesirable: Tensor  # [N, K] float32, weight of "bad": of a comparison, the losses
+
+    @classmethod
+    def of_wins(cls, wins: Tensor) -> "Labels":
+        """Of comparisons alone: each is also taken apart."""
+        return cls(wins, wins.sum(2), wins.sum(1))
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceBatch:
+    """N prompts with up to K labelled responses; the responses stand one after another in `sequences`."""
+
+    sequences: Sequences  # M rows
+    logp_ref: Tensor  # [M, T] float32, nats under the reference; 0 where there is none
+    index: Tensor  # [N, K] int64, row of `sequences` for each response; 0 under a False mask
+    mask: Tensor  # [N, K] bool, True on responses of which something is said
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> "PreferenceBatch":
+        return PreferenceBatch(*(getattr(self, f.name).to(device) for f in fields(self)))

@@ -86,6 +86,21 @@ def _ppo(folder: Path) -> str:
     )
 
 
+def _dpo(folder: Path) -> str:
+    steps, tested = lines(folder / "metrics.jsonl"), read(folder / "summary.json")
+    if not steps:
+        return ""
+    first, last = steps[0], steps[-1]
+    said = f"The implicit reward of preferred responses is {last['margin']:+.2f} ahead of the others'."
+    if tested.get("accuracy"):
+        rule = 100 * tested["length_baseline"]["value"]
+        said += f" It tells which of two new responses people prefer in {percent(tested['accuracy'])} of the cases"
+        said += f"; going by length alone would reach {rule:.1f} %."
+    if "reward" in last:
+        said += f" The policy's mean reward went from {first['reward']:+.2f} to {last['reward']:+.2f}."
+    return said
+
+
 def _evaluation(folder: Path) -> str:
     found = read(folder / "summary.json")
     if "win_rate" not in found:
@@ -105,6 +120,7 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
     "ppo": _ppo,
     "reinforce": _ppo,
     "relaxed": _ppo,
+    "dpo": _dpo,
     "evaluation": _evaluation,
 }
 

@@ -20,6 +20,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "ppo": "handrail.recipes.ppo_parts:PPO",
     "reinforce": "handrail.recipes.reinforce_parts:Reinforcement",
     "relaxed": "handrail.recipes.relaxed:Relaxed",
+    "dpo": "handrail.recipes.dpo:DPO",
     "sample": "handrail.recipes.sample:Sample",
     "evaluate": "handrail.recipes.evaluate:Evaluate",
     "run": "handrail.pipeline:Round",

@@ -1,5 +1,6 @@
 """The verbs that train, sample, compare and report."""
 
+import importlib
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -27,7 +28,7 @@ Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 def add(app: typer.Typer) -> None:
     """The verbs in the order of a round."""
     app.command(cls=WithSettings, rich_help_panel="Begin")(run)
-    for stage in (sft, sample, reward, ppo, reinforce, relaxed, evaluate):
+    for stage in (sft, sample, reward, ppo, reinforce, dpo, relaxed, evaluate):
         app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
     app.command(rich_help_panel="Look")(report)
 
@@ -52,6 +53,8 @@ def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Se
     """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
     from handrail.pipeline import Round, stage_settings
 
+    if name not in Round.model_fields:
+        raise ConfigError(f"{config}: a whole round has no stage '{name}'", "a file of its own, with the settings of the verb alone")
     whole: Round = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
     stages = stage_settings(whole, Path(whole.out))[0]
     if name not in stages:
@@ -63,6 +66,18 @@ def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
     """Say what a training stage has shown; return it for --json."""
     out.print(f"[green]✓[/] [bold]{name}[/]  {learnt(name, folder)}")
     return {"stage": name, "folder": str(folder), "model": str(folder / "model"), "summary": summary or {}}
+
+
+def policy_stage(name: str, config: Path, assignments: list[str] | None) -> dict:
+    """Run the recipe that improves a policy, say what it has shown and what to type next; return it for --json."""
+    cfg = settings(name, config, assignments)
+    done = importlib.import_module(f"handrail.recipes.{name}").run(cfg)
+    result = stage_result(name, done.folder, done.summary)
+    start = cfg.policy.path  # type: ignore[attr-defined]
+    following(
+        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
+    )
+    return result
 
 
 @verb
@@ -109,16 +124,7 @@ def ppo(config: Config, assignments: Assignments = None) -> dict:
 
     Example:  [bold]handrail ppo ppo.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl[/]
     """
-    cfg = settings("ppo", config, assignments)
-    from handrail.recipes import ppo as recipe
-
-    done = recipe.run(cfg)  # type: ignore[arg-type]
-    result = stage_result("ppo", done.folder, done.summary)
-    start = cfg.policy.path  # type: ignore[attr-defined]
-    following(
-        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
-    )
-    return result
+    return policy_stage("ppo", config, assignments)
 
 
 @verb
@@ -132,16 +138,7 @@ def reinforce(config: Config, assignments: Assignments = None) -> dict:
 
     Example:  [bold]handrail reinforce rloo.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl[/]
     """
-    cfg = settings("reinforce", config, assignments)
-    from handrail.recipes import reinforce as recipe
-
-    done = recipe.run(cfg)  # type: ignore[arg-type]
-    result = stage_result("reinforce", done.folder, done.summary)
-    start = cfg.policy.path  # type: ignore[attr-defined]
-    following(
-        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
-    )
-    return result
+    return policy_stage("reinforce", config, assignments)
 
 
 @verb
@@ -154,16 +151,23 @@ def relaxed(config: Config, assignments: Assignments = None) -> dict:
 
     Example:  [bold]handrail relaxed relaxed.yaml policy.path=runs/sft reward=runs/reward prompts.path=prompts.jsonl[/]
     """
-    cfg = settings("relaxed", config, assignments)
-    from handrail.recipes import relaxed as recipe
+    return policy_stage("relaxed", config, assignments)
 
-    done = recipe.run(cfg)  # type: ignore[arg-type]
-    result = stage_result("relaxed", done.folder, done.summary)
-    start = cfg.policy.path  # type: ignore[attr-defined]
-    following(
-        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
-    )
-    return result
+
+@verb
+def dpo(config: Config, assignments: Assignments = None) -> dict:
+    """Improve a model by preferences themselves, without a reward model: DPO, IPO, KTO, ORPO, SimPO.
+
+    A response's implicit reward is how much likelier the policy makes it than the model that it began as. The loss pushes
+    the implicit rewards of preferred and other responses apart; loss.beta is what that may cost. Begin with the model after
+    SFT, and watch logp_chosen: the preferred responses often lose probability too, only less than the others.
+
+    Comparisons and rankings come from data (for kto also ratings, with a threshold); with online settings the policy
+    answers prompts itself and a reward model or a Python function puts its answers in order.
+
+    Example:  [bold]handrail dpo dpo.yaml policy.path=runs/sft data.path=comparisons.jsonl loss.name=ipo[/]
+    """
+    return policy_stage("dpo", config, assignments)
 
 
 @verb

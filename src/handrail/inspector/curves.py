@@ -71,14 +71,39 @@ MAIN = {
             "What is differentiated: far above the reward it is the mixture that pleases, not the text.",
         ),
     ],
+    "dpo": [
+        Panel(("margin",), "Margin", "implicit reward", "By how much the preferred responses are ahead: what the loss pushes up."),
+        Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs that the implicit reward orders as people do."),
+        Panel(
+            ("logp_chosen", "logp_rejected"),
+            "Log-probability",
+            "nats a response",
+            "Of preferred and other responses. Often both fall: the margin counts their distance alone.",
+        ),
+        Panel(("reward_chosen", "reward_rejected"), "Implicit reward", "reward", "Of preferred and other responses."),
+        Panel(("loss",), "Loss", "", "Of dpo and simpo in nats a pair: a policy that has learnt nothing has ln 2 = 0.693 by dpo."),
+        Panel(("reward",), "Reward", "reward", "Mean score of the policy's own responses, where they are judged online."),
+        Panel(("gold",), "Gold", "gold score", "What people truly prefer; it is never trained on."),
+        Panel(("kl",), "KL to the reference", "nats a response", "How far the policy has moved from where it began."),
+        Panel(("length",), "Length", "tokens a response", "Replies that only grow are a warning."),
+        Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
+    ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
         Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
         Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
     ],
 }
-TITLES = {"ppo": "PPO", "reinforce": "REINFORCE", "relaxed": "Relaxed", "sft": "SFT", "reward": "Reward model", "": "Run"}
-COLOURS = {"reward": "reward", "gold": "gold", "eval_loss": "gold", "eval_accuracy": "gold"}
+TITLES = {
+    "ppo": "PPO",
+    "reinforce": "REINFORCE",
+    "dpo": "Direct preference",
+    "relaxed": "Relaxed",
+    "sft": "SFT",
+    "reward": "Reward model",
+    "": "Run",
+}
+COLOURS = {"reward": "reward"} | dict.fromkeys(("gold", "eval_loss", "eval_accuracy", "logp_rejected", "reward_rejected"), "gold")
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 
 

@@ -24,8 +24,9 @@ from handrail.inspector.folders import Round, finite, read_round
 from handrail.inspector.replies import chosen, differences, gain, traced, visible
 
 QUANTITIES = {  # heading and meaning of each column of the token table
+    "logp": ("log p", "log-probability of the token under the policy at this step, in nats; 0 is certain"),
     "logp_old": ("log p", "log-probability of the token under the policy that sampled it, in nats; 0 is certain"),
-    "logp_ref": ("log p ref", "the same under the reference, the model before PPO"),
+    "logp_ref": ("log p ref", "the same under the reference, the model that the policy began as"),
     "kl": ("KL", "log p − log p ref: above 0 where the policy has grown fonder of this token than the reference is"),
     "reward": ("reward", "what the token earns: −β · KL each, and the whole response’s score on its last token"),
     "value": ("value", "what the critic expected to be earned from here on, before the token was chosen"),

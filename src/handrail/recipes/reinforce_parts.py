@@ -23,7 +23,7 @@ from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, Reinforced, objective, weigh
 from handrail.recipes.parts import Optimizer, RunSettings, derive, describe, fingerprint, machine, seed_everything, shuffled, source_of
 from handrail.recipes.reinforce_baseline import BaselineSettings, NoBaseline, make_baseline
-from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model, reward_inputs
+from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward, reward_inputs
 from handrail.records import Prompt, Rating
 from handrail.rollout import Engine, NativeEngine, Sampling
 
@@ -276,8 +276,7 @@ def fresh(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Fres
     assert cfg.prompts and cfg.reward  # the settings' own check
     loaded = load_prompts(cfg.prompts)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
-    model = load_reward_model(cfg.reward.model, cfg.policy, codec) if cfg.reward.model else None
-    reward = RewardSource(cfg.reward, model, cfg.policy, codec)
+    reward = load_reward(cfg.reward, cfg.policy, codec)
     inputs = {"prompts": loaded.sha256} | reward_inputs(cfg.reward)
     engine = NativeEngine(codec.tokenizer, codec.end_ids)
     if not cfg.partner:

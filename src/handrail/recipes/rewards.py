@@ -19,7 +19,7 @@ from handrail.records import Prompt
 class RewardTerm(Settings):
     """One more source of reward, times its weight: exactly one of model, function, token_function, length and pattern."""
 
-    weight: float = 1.0
+    weight: float = Field(1.0, description="what its value is multiplied with")
     name: str = Field("", description="in the log; default: the kind of the source")
     model: str = Field("", description="folder of a reward model")
     function: str = Field("", description="file.py:name or package.module:name")
@@ -258,3 +258,9 @@ class RewardSource:
             for name in sorted(watched[0].keys() - {"total"}):
                 components[f"gold.{name}"] = torch.tensor([parts[name] for parts in watched], device=device)
         return self.cut.score(score, rollout.ended), tokens, components
+
+
+def load_reward(settings: RewardSettings, like: ModelSettings, codec: Codec) -> RewardSource:
+    """The reward that the settings name, its models held as `like` is."""
+    model = load_reward_model(settings.model, like, codec) if settings.model else None
+    return RewardSource(settings, model, like, codec)
