@@ -11,7 +11,8 @@ import numpy as np
 
 from handrail.data import write_records
 from handrail.pipeline.settings import merge
-from handrail.recipes import ppo, progress, reward, sft
+from handrail.recipes import best_of_n, ppo, progress, reward, sft
+from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.ppo_parts import PPO
 from handrail.recipes.reward import Reward
 from handrail.recipes.sft import SFT
@@ -49,12 +50,19 @@ class World:
         sizes = {"steps": 6, "batch_size": 8, "minibatches": 2, "micro_tokens": 300, "lr": 2e-3, "warmup": 0}
         return PPO.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
 
+    def best_of_n(self, out: Path, over: dict | None = None) -> BestOfN:
+        base = {"out": str(out), "policy": {"path": str(self.folder / "sft")}, "prompts": {"path": str(self.folder / "prompts.jsonl")}}
+        base |= {"reward": {"model": str(self.folder / "reward")}, "sampling": SAMPLING, "eval_every": 2, "eval_responses": 4}
+        sizes = {"steps": 6, "rounds": 2, "batch_size": 4, "n": 3, "epochs": 2, "minibatches": 2, "micro_tokens": 300, "lr": 2e-3}
+        return BestOfN.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
+
     def work(self, stage: str, out: Path, over: dict | None = None) -> Callable[[], Run]:
         """The stage on this world, ready to be run."""
         return {
             "sft": lambda: sft.run(self.sft(out, over)),
             "reward": lambda: reward.run(self.reward(out, over)),
             "ppo": lambda: ppo.run(self.ppo(out, over)),
+            "best_of_n": lambda: best_of_n.run(self.best_of_n(out, over)),
         }[stage]
 
 

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, control, kl, objective, preference, stats, value
+from handrail.algo import advantage, control, kl, objective, preference, regression, stats, value
 
 B, T, V, N, K = 3, 5, 7, 4, 6
-SCALAR, TOKENS = Float[Tensor, ""], Float[Tensor, f"{B} {T}"]
+SCALAR, RESPONSES, TOKENS = Float[Tensor, ""], Float[Tensor, f"{B}"], Float[Tensor, f"{B} {T}"]
 MASK = torch.arange(T) < torch.tensor([[5], [1], [3]])
+GROUP = torch.tensor([4, 1, 4])
 RANKED, PLACES = torch.ones(N, K, dtype=torch.bool), torch.arange(K).expand(N, K)
 
 
@@ -40,6 +41,12 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
         (SCALAR,),
     ),
     preference.centring_loss: (lambda: preference.centring_loss(torch.randn(N, K), RANKED, N), (SCALAR,)),
+    regression.best_of_n_weights: (lambda: regression.best_of_n_weights(torch.randn(B), GROUP), (RESPONSES,)),
+    regression.reward_weights: (lambda: regression.reward_weights(torch.randn(B), 0.5), (RESPONSES,)),
+    regression.group_mean: (lambda: regression.group_mean(torch.randn(B), GROUP), (RESPONSES,)),
+    regression.advantage_weights: (lambda: regression.advantage_weights(*torch.randn(2, B), 0.5, 20.0), (RESPONSES,)),
+    regression.weighted_nll: (lambda: regression.weighted_nll(tokens(), torch.rand(B), MASK, 9), (SCALAR,)),
+    regression.best_of_n_kl: (lambda: regression.best_of_n_kl(4), (float,)),
     stats.masked_sum: (lambda: stats.masked_sum(tokens(), MASK), (SCALAR,)),
     stats.masked_mean: (lambda: stats.masked_mean(tokens(), MASK), (SCALAR,)),
     stats.whiten: (lambda: stats.whiten(tokens(), MASK), (TOKENS,)),

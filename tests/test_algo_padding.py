@@ -11,6 +11,7 @@ from torch import Tensor
 from handrail.algo.advantage import gae, token_rewards
 from handrail.algo.kl import kl_k3
 from handrail.algo.objective import entropy_bonus, ppo_clip_loss
+from handrail.algo.regression import weighted_nll
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.algo.value import clipped_value_loss, value_loss
 
@@ -28,6 +29,7 @@ LOSSES = {
     "approx_kl": lambda x, y, z, m, n: ppo_clip_loss(x, y, z, m, n, 0.2, 0.3)[1]["approx_kl"] + 0 * masked_mean(x, m),
     "clip_fraction": lambda x, y, z, m, n: ppo_clip_loss(x, y, z, m, n, 0.2, 0.3)[1]["clip_fraction"] + 0 * masked_mean(x, m),
     "entropy_bonus": lambda x, y, z, m, n: entropy_bonus(x, m, n),
+    "weighted_nll": lambda x, y, z, m, n: weighted_nll(x, y[:, 0].abs(), m, n),
     "value_loss": lambda x, y, z, m, n: value_loss(x, y, m, n),
     "clipped_value_loss": lambda x, y, z, m, n: clipped_value_loss(x, y, z, m, n, 0.2),
     "k3 in the loss": lambda x, y, z, m, n: masked_mean(kl_k3(torch.where(m, x, 0), torch.where(m, y, 0)), m, n),

@@ -18,6 +18,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "sft": "handrail.recipes.sft:SFT",
     "reward": "handrail.recipes.reward:Reward",
     "ppo": "handrail.recipes.ppo_parts:PPO",
+    "best_of_n": "handrail.recipes.best_of_n_parts:BestOfN",
     "sample": "handrail.recipes.sample:Sample",
     "evaluate": "handrail.recipes.evaluate:Evaluate",
     "run": "handrail.pipeline:Round",
@@ -72,6 +73,7 @@ COMMON = {
     "sample": "settings of `handrail sample`",
     "reward": "settings of `handrail reward`",
     "ppo": "settings of `handrail ppo`",
+    "best_of_n": "settings of `handrail best_of_n`",
     "evaluate": "settings of `handrail evaluate`",
 }
 

@@ -27,8 +27,8 @@ Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 def add(app: typer.Typer) -> None:
     """The verbs in the order of a round."""
     app.command(cls=WithSettings, rich_help_panel="Begin")(run)
-    for stage in (sft, sample, reward, ppo, evaluate):
-        app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
+    for stage in (sft, sample, reward, ppo, best_of_n, evaluate):
+        app.command(stage.__name__, cls=WithSettings, rich_help_panel="Stages")(stage)  # not best-of-n
     app.command(rich_help_panel="Look")(report)
 
 
@@ -114,6 +114,31 @@ def ppo(config: Config, assignments: Assignments = None) -> dict:
 
     done = recipe.run(cfg)  # type: ignore[arg-type]
     result = stage_result("ppo", done.folder, done.summary)
+    start = cfg.policy.path  # type: ignore[attr-defined]
+    following(
+        [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]
+    )
+    return result
+
+
+@verb
+def best_of_n(config: Config, assignments: Assignments = None) -> dict:
+    """Imitate the best of n own responses: pseudo-labelling, the supervised way to use a reward.
+
+    Each step the model answers every prompt n times, and learns from the answer that scores best as from a demonstration.
+    No critic, no clip, no coefficient to tune, and nothing that can run away: one round goes no further than choosing
+    among n answers, at most log n - (n - 1)/n nats. Take it as the first thing to try with a new reward, where PPO is not
+    worth its care, or where the score is a check that is passed or not. Take PPO to go further for as many samples, or
+    to weigh the reward against the divergence. More rounds begin again from what was learned; weighting=reward and
+    weighting=advantage learn from all n answers, each as its score deserves.
+
+    Example:  [bold]handrail best_of_n best.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl n=16[/]
+    """
+    cfg = settings("best_of_n", config, assignments)
+    from handrail.recipes import best_of_n as recipe
+
+    done = recipe.run(cfg)  # type: ignore[arg-type]
+    result = stage_result("best_of_n", done.folder, done.summary)
     start = cfg.policy.path  # type: ignore[attr-defined]
     following(
         [(f"handrail chat {start} {done.folder}", "before and after, side by side"), (f"handrail report {done.folder}", "its curves")]

@@ -49,21 +49,41 @@ MAIN = {
             "Of the returns, by the critic; 1 is perfect, 0 is a constant.",
         ),
     ],
+    "best_of_n": [
+        Panel(
+            ("reward", "target_reward"),
+            "Reward",
+            "reward",
+            "The policy’s own responses, and those that it imitates.",
+        ),
+        Panel(("gold",), "Gold", "gold score", "What people truly prefer; no weight sees it. It should rise with the reward."),
+        Panel(
+            ("kl", "kl_bound"),
+            "KL to the reference",
+            "nats a response",
+            "How far the policy has moved; what it imitates stays below the bound.",
+        ),
+        Panel(("length", "target_length"), "Length", "tokens a response", "If longer ones are imitated, part of the gain may be length."),
+        Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
+        Panel(("loss",), "Loss", "nats a token", "On the responses that are imitated."),
+        Panel(("effective_share",), "Effective share", "share", "Of the responses, by their weights: near 0 a few teach all."),
+    ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
         Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
         Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
     ],
 }
-TITLES = {"ppo": "PPO", "sft": "SFT", "reward": "Reward model", "": "Run"}
-COLOURS = {"reward": "reward", "gold": "gold", "eval_loss": "gold", "eval_accuracy": "gold"}
+TITLES = {"ppo": "PPO", "best_of_n": "Best of n", "sft": "SFT", "reward": "Reward model", "": "Run"}
+COLOURS = {"reward": "reward", "gold": "gold"}
+COLOURS |= dict.fromkeys(("eval_loss", "eval_accuracy", "target_reward", "kl_bound", "target_length"), "gold")
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 
 
 def curves(part: Part, rounds: int) -> list[tuple[str, list[Chart], list[Chart]]]:
     """(title, charts, further charts) for each run of a round, PPO first."""
     found = []
-    order = {"ppo": 0, "reward": 1, "sft": 2}
+    order = {"ppo": 0, "best_of_n": 0, "reward": 1, "sft": 2}
     for run in sorted(part.runs, key=lambda r: order.get(r.kind, 3)):
         charts = [chart for panel in MAIN.get(run.kind, []) if (chart := drawn(panel, run))]
         used = {key for panel in MAIN.get(run.kind, []) for key in panel.keys} | set(SIDE)
@@ -92,6 +112,6 @@ def alone(found: Round) -> str:
             points = [p for p in run.series(panel.keys[0]) if finite(p[1]) is not None]
             if points:
                 moved = words.change_of(points[0][1], points[-1][1])
-                said.append(f"{TITLES[run.kind]}: {panel.caption[0].lower()}{panel.caption[1:]} {moved} in {len(points)} steps")
+                said.append(f"{TITLES[run.kind]}: {panel.caption[0].lower()}{panel.caption[1:]} {moved} in {len(run.metrics)} steps")
                 break
     return "; ".join(said) or found.title

@@ -9,7 +9,7 @@ from typing import Any
 
 from handrail.errors import DataError, InputError
 
-KINDS = ("sft", "reward", "ppo")
+KINDS = ("sft", "reward", "ppo", "best_of_n")
 DEPTH = 3  # how far below a folder its run folders may stand
 ASIDE = re.compile(r"\.before-\d+$")  # a stage's folder that was moved aside and done again
 
@@ -146,6 +146,8 @@ def _run(folder: Path) -> RunFolder:
 
 def _kind(metrics: list[dict[str, Any]]) -> str:
     keys = {key for row in metrics for key in row}
+    if "best_reward" in keys:
+        return "best_of_n"
     if {"reward", "kl"} <= keys:
         return "ppo"
     if "accuracy" in keys:

@@ -114,7 +114,7 @@ class Traced:
     tokens: list[TokenRow]
 
 
-COLUMNS = ("logp_old", "logp_ref", "kl", "reward", "value", "return", "advantage", "entropy")
+COLUMNS = ("logp_old", "logp_ref", "logp", "kl", "reward", "value", "return", "advantage", "entropy")
 
 
 def traced(run: RunFolder) -> list[Traced]:

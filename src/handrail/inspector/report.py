@@ -25,7 +25,8 @@ from handrail.inspector.replies import chosen, differences, gain, traced, visibl
 
 QUANTITIES = {  # heading and meaning of each column of the token table
     "logp_old": ("log p", "log-probability of the token under the policy that sampled it, in nats; 0 is certain"),
-    "logp_ref": ("log p ref", "the same under the reference, the model before PPO"),
+    "logp_ref": ("log p ref", "the same under the reference, the model before this stage"),
+    "logp": ("log p now", "log-probability of the token under the policy that is trained, where another one sampled it"),
     "kl": ("KL", "log p − log p ref: above 0 where the policy has grown fonder of this token than the reference is"),
     "reward": ("reward", "what the token earns: −β · KL each, and the whole response’s score on its last token"),
     "value": ("value", "what the critic expected to be earned from here on, before the token was chosen"),
@@ -90,7 +91,7 @@ def render(found: Round) -> str:
         overlap=overlap(found.summary),
         replies=replies(found.last.samples),
         sampled=len(found.last.samples),
-        traces=[t for run in found.last.runs if run.kind == "ppo" for t in traced(run)],
+        traces=[t for run in found.last.runs if run.kind in ("ppo", "best_of_n") for t in traced(run)],
         quantities=QUANTITIES,
         runs=[(part.number, run) for part in found.parts for run in part.runs],
         environment=environment_of(found),
