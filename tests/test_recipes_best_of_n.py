@@ -13,6 +13,7 @@ from handrail.errors import NonFiniteError
 from handrail.inspector.folders import read_round, read_trace
 from handrail.inspector.report import render
 from handrail.models import LanguageModel, ModelSettings
+from handrail.pipeline import Round, stage_settings
 from handrail.recipes import best_of_n
 from handrail.recipes.best_of_n_parts import BestOfN, Judged, Parts
 from handrail.recipes.parts import Optimizer
@@ -277,8 +278,9 @@ def test_the_report_shows_its_curves_and_a_response_with_both_probabilities(worl
     (kept,) = found.last.runs
     assert kept.kind == "best_of_n" and len(kept.traces) == 6
     page = render(found)
-    for caption in ("Best of n", "KL to the reference", "target reward", "kl bound", "log p now", "Effective share"):
+    for caption in ("Best of n", "KL to the reference", "target reward", "kl bound", "log p now", "Effective share", "imitated with weight"):
         assert caption in page, caption
+    assert "Coloured by advantage" not in page
     rows = read_trace(kept.traces[3])  # the first step of the second round: the policy is the one that sampled
     assert len(rows) == 4 and [row["weight"] for row in rows[:3]].count(1.0) == 1
     best = max(rows[:3], key=lambda row: row["score"])
@@ -305,6 +307,15 @@ def test_the_report_shows_its_curves_and_a_response_with_both_probabilities(worl
 def test_settings_that_cannot_work_say_so(world, tmp_path, over, said):
     with pytest.raises(ValidationError, match=said):
         world.best_of_n(tmp_path / "best", over)
+
+
+def test_of_a_rounds_file_the_verb_takes_its_section_and_what_follows_from_the_round():
+    whole = {"task": {"name": "movie-night"}, "labels": "simulated", "seed": 3, "best_of_n": {"n": 16, "rounds": 5}}
+    first = stage_settings(Round.model_validate(whole), Path("runs/whole"))[0]
+    cfg, ppo = first["best_of_n"], first["ppo"]
+    assert isinstance(cfg, BestOfN) and (cfg.n, cfg.rounds, cfg.seed) == (16, 5, 3)
+    assert cfg.out == "runs/whole/round-1/best_of_n"
+    assert (cfg.policy, cfg.prompts, cfg.reward, cfg.sampling) == (ppo.policy, ppo.prompts, ppo.reward, ppo.sampling)
 
 
 def test_reward_weighting_needs_no_second_response(world, tmp_path):

@@ -33,8 +33,9 @@ def best_of_n_weights(score: Tensor, group: Tensor) -> Tensor:
 def reward_weights(score: Tensor, beta: float) -> Tensor:
     """w_i = exp(r_i / beta) / sum_j exp(r_j / beta), j over the whole batch.  Peters and Schaal 2007, the E-step.
 
-    The sum runs over all responses, not over those to one prompt: so the expected loss is least at pi_old exp(r / beta)
-    for any number of responses to a prompt, but a prompt whose responses all score high weighs more than another.
+    The sum runs over all responses, not over those to one prompt: one response hardly moves it, so the expected loss is
+    least at pi_old exp(r / beta) however few responses a prompt has.  But a prompt on which all score high weighs more
+    than another.
 
     Args:
         score: [B] reward of the whole response.

@@ -126,11 +126,11 @@ def best_of_n(config: Config, assignments: Assignments = None) -> dict:
     """Imitate the best of n own responses: pseudo-labelling, the supervised way to use a reward.
 
     Each step the model answers every prompt n times, and learns from the answer that scores best as from a demonstration.
-    No critic, no clip, no coefficient to tune, and nothing that can run away: one round goes no further than choosing
-    among n answers, at most log n - (n - 1)/n nats. Take it as the first thing to try with a new reward, where PPO is not
-    worth its care, or where the score is a check that is passed or not. Take PPO to go further for as many samples, or
-    to weigh the reward against the divergence. More rounds begin again from what was learned; weighting=reward and
-    weighting=advantage learn from all n answers, each as its score deserves.
+    No critic, no clip, no price on the divergence. One round cannot run away: no answer becomes more than n times as
+    likely, and what is imitated lies at most log n - (n - 1)/n nats from the start. So take it first with a new reward, or
+    where the score is a check that is passed or not. Take PPO to go further than n answers reach and to be held there:
+    more rounds here begin again from what was learned, and nothing but their number keeps them near the start.
+    weighting=reward and weighting=advantage learn from all n answers, each as its score deserves.
 
     Example:  [bold]handrail best_of_n best.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl n=16[/]
     """
