@@ -11,7 +11,8 @@ import numpy as np
 
 from handrail.data import write_records
 from handrail.pipeline.settings import merge
-from handrail.recipes import dpo, ppo, progress, reinforce, relaxed, reward, sft
+from handrail.recipes import best_of_n, dpo, ppo, progress, reinforce, relaxed, reward, sft
+from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.dpo import DPO
 from handrail.recipes.ppo_parts import PPO
 from handrail.recipes.reinforce_parts import Reinforcement
@@ -76,6 +77,12 @@ class World:
         settings = {"prompts": prompts, "reward": reward, "sampling": SAMPLING, "responses": 3, "pairs": "all", "steps": 6}
         return {"data": None, "online": settings}
 
+    def best_of_n(self, out: Path, over: dict | None = None) -> BestOfN:
+        base = {"out": str(out), "policy": {"path": str(self.folder / "sft")}, "prompts": {"path": str(self.folder / "prompts.jsonl")}}
+        base |= {"reward": {"model": str(self.folder / "reward")}, "sampling": SAMPLING, "eval_every": 2, "eval_responses": 4}
+        sizes = {"steps": 6, "rounds": 2, "batch_size": 4, "n": 3, "epochs": 2, "minibatches": 2, "micro_tokens": 300, "lr": 2e-3}
+        return BestOfN.model_validate(merge(base | sizes | {"run": {"save_every": 2, "trace_every": 1, "trace_rows": 4}}, over or {}))
+
     def work(self, stage: str, out: Path, over: dict | None = None) -> Callable[[], Run]:
         """The stage on this world, ready to be run."""
         return {
@@ -85,6 +92,7 @@ class World:
             "relaxed": lambda: relaxed.run(self.relaxed(out, over)),
             "reinforce": lambda: reinforce.run(self.reinforce(out, over)),
             "dpo": lambda: dpo.run(self.dpo(out, over)),
+            "best_of_n": lambda: best_of_n.run(self.best_of_n(out, over)),
         }[stage]
 
 

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, baseline, control, direct, kl, objective, preference, relaxed, stats, value
+from handrail.algo import advantage, baseline, control, direct, kl, objective, preference, regression, relaxed, stats, value
 
 B, T, V, N, K = 3, 5, 7, 4, 6
-SCALAR, TOKENS, PAIRS = Float[Tensor, ""], Float[Tensor, f"{B} {T}"], Float[Tensor, f"{N}"]
+SCALAR, RESPONSES, TOKENS, PAIRS = Float[Tensor, ""], Float[Tensor, f"{B}"], Float[Tensor, f"{B} {T}"], Float[Tensor, f"{N}"]
 MASK = torch.arange(T) < torch.tensor([[5], [1], [3]])
-GROUP = torch.arange(N).repeat(2)
+GROUP, TWICE = torch.tensor([4, 1, 4]), torch.arange(N).repeat(2)
 RANKED, PLACES = torch.ones(N, K, dtype=torch.bool), torch.arange(K).expand(N, K)
 
 
@@ -32,9 +32,9 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     advantage.reward_to_go: (lambda: advantage.reward_to_go(tokens(), MASK, 0.9), (TOKENS,)),
     advantage.whole_return: (lambda: advantage.whole_return(tokens(), MASK, 0.9), (TOKENS,)),
     advantage.carry_over: (lambda: advantage.carry_over(tokens(), MASK, 0.9, torch.tensor([2, -1, -1])), (TOKENS,)),
-    baseline.leave_one_out: (lambda: baseline.leave_one_out(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
-    baseline.group_mean: (lambda: baseline.group_mean(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
-    baseline.group_std: (lambda: baseline.group_std(torch.randn(2 * N), GROUP), (Float[Tensor, f"{2 * N}"],)),
+    baseline.leave_one_out: (lambda: baseline.leave_one_out(torch.randn(2 * N), TWICE), (Float[Tensor, f"{2 * N}"],)),
+    baseline.group_mean: (lambda: baseline.group_mean(torch.randn(2 * N), TWICE), (Float[Tensor, f"{2 * N}"],)),
+    baseline.group_std: (lambda: baseline.group_std(torch.randn(2 * N), TWICE), (Float[Tensor, f"{2 * N}"],)),
     advantage.gae: (lambda: advantage.gae(tokens(), tokens(), MASK, 1.0, 0.95, torch.zeros(B)), (TOKENS, TOKENS)),
     control.adaptive_beta: (lambda: control.adaptive_beta(0.1, 5.0, 6.0, 1e4, 64), (float,)),
     control.ppo_penalty_beta: (lambda: control.ppo_penalty_beta(0.1, 0.02, 0.01), (float,)),
@@ -85,6 +85,11 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
         lambda: direct.simpo_loss(-torch.rand(N), -torch.rand(N), lengths(), lengths(), torch.ones(N), N, 2.0, 1.0, 0.1),
         (SCALAR, dict),
     ),
+    regression.best_of_n_weights: (lambda: regression.best_of_n_weights(torch.randn(B), GROUP), (RESPONSES,)),
+    regression.reward_weights: (lambda: regression.reward_weights(torch.randn(B), 0.5), (RESPONSES,)),
+    regression.advantage_weights: (lambda: regression.advantage_weights(*torch.randn(2, B), 0.5, 20.0), (RESPONSES,)),
+    regression.weighted_nll: (lambda: regression.weighted_nll(tokens(), torch.rand(B), MASK, 9), (SCALAR,)),
+    regression.best_of_n_kl: (lambda: regression.best_of_n_kl(4), (float,)),
     stats.masked_sum: (lambda: stats.masked_sum(tokens(), MASK), (SCALAR,)),
     stats.response_sum: (lambda: stats.response_sum(tokens(), MASK), (Float[Tensor, f"{B}"],)),
     stats.mean_and_std: (lambda: stats.mean_and_std(tokens(), MASK), (SCALAR, SCALAR)),

@@ -11,6 +11,7 @@ from torch import Tensor
 from handrail.algo.advantage import gae, reward_to_go, token_rewards, whole_return
 from handrail.algo.kl import kl_k3
 from handrail.algo.objective import entropy_bonus, gspo_loss, importance_loss, ppo_clip_loss, ppo_penalty_loss, reinforce_loss
+from handrail.algo.regression import weighted_nll
 from handrail.algo.stats import explained_variance, masked_mean, mean_and_std, rescale, response_sum, whiten
 from handrail.algo.value import clipped_value_loss, value_loss
 
@@ -32,6 +33,7 @@ LOSSES = {
     "importance_loss": lambda x, y, z, m, n: importance_loss(x, y, z, m, n),
     "ppo_penalty_loss": lambda x, y, z, m, n: ppo_penalty_loss(x, y, z, m, n, 0.5),
     "entropy_bonus": lambda x, y, z, m, n: entropy_bonus(x, m, n),
+    "weighted_nll": lambda x, y, z, m, n: weighted_nll(x, y[:, 0].abs(), m, n),
     "value_loss": lambda x, y, z, m, n: value_loss(x, y, m, n),
     "clipped_value_loss": lambda x, y, z, m, n: clipped_value_loss(x, y, z, m, n, 0.2),
     "k3 in the loss": lambda x, y, z, m, n: masked_mean(kl_k3(torch.where(m, x, 0), torch.where(m, y, 0)), m, n),

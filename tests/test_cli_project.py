@@ -70,7 +70,7 @@ def test_init_refuses_a_file_as_folder(tmp_path: Path) -> None:
 
 def test_the_template_and_its_records_are_valid(project: Path) -> None:
     cfg = load(Round, "handrail.yaml")
-    assert set(stage_settings(cfg, Path(cfg.out))[0]) == {"sft", "sample", "reward", "ppo", "evaluate"}
+    assert set(stage_settings(cfg, Path(cfg.out))[0]) == {"sft", "sample", "reward", "ppo", "best_of_n", "evaluate"}
     assert cfg.data is not None and cfg.data.demonstrations and cfg.data.comparisons
     assert load_demonstrations(cfg.data.demonstrations).dropped == {}
     assert load_rankings(cfg.data.comparisons).dropped == {}

@@ -181,7 +181,7 @@ def first_gradient(monkeypatch, work) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "dpo"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "reinforce", "best_of_n", "dpo"])
 def test_micro_batches_change_nothing(world, tmp_path, monkeypatch, stage):
     over = {"max_grad_norm": 1e9}
     grads = [first_gradient(monkeypatch, world.work(stage, tmp_path / f"{n}", over | {"micro_tokens": n})) for n in (64, 100_000)]

@@ -15,7 +15,7 @@ from handrail.track import Run
 from killing import assert_same_run
 from recipe_runs import World, in_child, make_world, metrics
 
-STAGES = ("sft", "reward", "ppo", "reinforce", "dpo", "relaxed")
+STAGES = ("sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed")
 
 
 @pytest.fixture(scope="module")

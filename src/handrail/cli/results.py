@@ -101,6 +101,18 @@ def _dpo(folder: Path) -> str:
     return said
 
 
+def _best_of_n(folder: Path) -> str:
+    steps = lines(folder / "metrics.jsonl")
+    looks = [step for step in steps if "reward" in step]
+    if not looks:
+        return ""
+    first, last = looks[0], looks[-1]
+    return (
+        f"The policy's mean reward went from {first['reward']:+.2f} to {last['reward']:+.2f}, at {last['kl']:.1f} nats a response "
+        f"away from where it began; what it imitates scores {last['target_reward']:+.2f}."
+    )
+
+
 def _evaluation(folder: Path) -> str:
     found = read(folder / "summary.json")
     if "win_rate" not in found:
@@ -121,6 +133,7 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
     "reinforce": _ppo,
     "relaxed": _ppo,
     "dpo": _dpo,
+    "best_of_n": _best_of_n,
     "evaluation": _evaluation,
 }
 

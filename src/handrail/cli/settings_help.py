@@ -21,6 +21,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "reinforce": "handrail.recipes.reinforce_parts:Reinforcement",
     "relaxed": "handrail.recipes.relaxed:Relaxed",
     "dpo": "handrail.recipes.dpo:DPO",
+    "best_of_n": "handrail.recipes.best_of_n_parts:BestOfN",
     "sample": "handrail.recipes.sample:Sample",
     "evaluate": "handrail.recipes.evaluate:Evaluate",
     "run": "handrail.pipeline:Round",
@@ -74,6 +75,7 @@ COMMON = {
     "sample": "settings of `handrail sample`",
     "reward": "settings of `handrail reward`",
     "ppo": "settings of `handrail ppo`",
+    "best_of_n": "settings of `handrail best_of_n`",
     "evaluate": "settings of `handrail evaluate`",
 }
 

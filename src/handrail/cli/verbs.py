@@ -28,8 +28,8 @@ Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 def add(app: typer.Typer) -> None:
     """The verbs in the order of a round."""
     app.command(cls=WithSettings, rich_help_panel="Begin")(run)
-    for stage in (sft, sample, reward, ppo, reinforce, dpo, relaxed, evaluate):
-        app.command(cls=WithSettings, rich_help_panel="Stages")(stage)
+    for stage in (sft, sample, reward, ppo, reinforce, best_of_n, dpo, relaxed, evaluate):
+        app.command(stage.__name__, cls=WithSettings, rich_help_panel="Stages")(stage)  # not best-of-n
     app.command(rich_help_panel="Look")(report)
 
 
@@ -168,6 +168,22 @@ def dpo(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail dpo dpo.yaml policy.path=runs/sft data.path=comparisons.jsonl loss.name=ipo[/]
     """
     return policy_stage("dpo", config, assignments)
+
+
+@verb
+def best_of_n(config: Config, assignments: Assignments = None) -> dict:
+    """Imitate the best of n own responses: pseudo-labelling, the supervised way to use a reward.
+
+    Each step the model answers every prompt n times, and learns from the answer that scores best as from a demonstration.
+    No critic, no clip, no price on the divergence. One round cannot run away: no answer becomes more than n times as
+    likely, and what is imitated lies at most log n - (n - 1)/n nats from the start. So take it first with a new reward, or
+    where the score is a check that is passed or not. Take PPO to go further than n answers reach and to be held there:
+    more rounds here begin again from what was learned, and nothing but their number keeps them near the start.
+    weighting=reward and weighting=advantage learn from all n answers, each as its score deserves.
+
+    Example:  [bold]handrail best_of_n best.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl n=16[/]
+    """
+    return policy_stage("best_of_n", config, assignments)
 
 
 @verb

@@ -88,6 +88,25 @@ MAIN = {
         Panel(("length",), "Length", "tokens a response", "Replies that only grow are a warning."),
         Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
     ],
+    "best_of_n": [
+        Panel(
+            ("reward", "target_reward"),
+            "Reward",
+            "reward",
+            "The policy’s own responses, and those that it imitates.",
+        ),
+        Panel(("gold",), "Gold", "gold score", "What people truly prefer; no weight sees it. It should rise with the reward."),
+        Panel(
+            ("kl", "kl_bound"),
+            "KL to the reference",
+            "nats a response",
+            "How far the policy has moved; what it imitates stays below the bound.",
+        ),
+        Panel(("length", "target_length"), "Length", "tokens a response", "If longer ones are imitated, part of the gain may be length."),
+        Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),
+        Panel(("loss",), "Loss", "nats a token", "On the responses that are imitated."),
+        Panel(("effective_share",), "Effective share", "share", "Of the responses, by their weights: near 0 a few teach all."),
+    ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
         Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
@@ -97,6 +116,7 @@ MAIN = {
 TITLES = {
     "ppo": "PPO",
     "reinforce": "REINFORCE",
+    "best_of_n": "Best of n",
     "dpo": "Direct preference",
     "relaxed": "Relaxed",
     "sft": "SFT",
@@ -104,6 +124,7 @@ TITLES = {
     "": "Run",
 }
 COLOURS = {"reward": "reward"} | dict.fromkeys(("gold", "eval_loss", "eval_accuracy", "logp_rejected", "reward_rejected"), "gold")
+COLOURS |= dict.fromkeys(("target_reward", "kl_bound", "target_length"), "gold")
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 
 
@@ -139,6 +160,6 @@ def alone(found: Round) -> str:
             points = [p for p in run.series(panel.keys[0]) if finite(p[1]) is not None]
             if points:
                 moved = words.change_of(points[0][1], points[-1][1])
-                said.append(f"{TITLES[run.kind]}: {panel.caption[0].lower()}{panel.caption[1:]} {moved} in {len(points)} steps")
+                said.append(f"{TITLES[run.kind]}: {panel.caption[0].lower()}{panel.caption[1:]} {moved} in {len(run.metrics)} steps")
                 break
     return "; ".join(said) or found.title

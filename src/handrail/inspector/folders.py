@@ -9,7 +9,7 @@ from typing import Any
 
 from handrail.errors import DataError, InputError
 
-KINDS = ("sft", "reward", "ppo", "reinforce", "dpo", "relaxed")
+KINDS = ("sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed")
 DEPTH = 3  # how far below a folder its run folders may stand
 ASIDE = re.compile(r"\.before-\d+$")  # a stage's folder that was moved aside and done again
 
@@ -152,6 +152,8 @@ def _kind(metrics: list[dict[str, Any]]) -> str:
     keys = {key for row in metrics for key in row}
     if {"margin", "logp_chosen"} <= keys:
         return "dpo"
+    if "best_reward" in keys:
+        return "best_of_n"
     if {"reward", "kl"} <= keys:
         return "ppo"
     if "accuracy" in keys:

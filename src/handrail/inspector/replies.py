@@ -109,6 +109,7 @@ class Traced:
     prompt: str
     score: float | None
     gold: float | None
+    weight: float | None
     ended: bool | None
     columns: list[str]
     tokens: list[TokenRow]
@@ -162,6 +163,7 @@ def _traced(row: dict[str, Any], stem: str) -> Traced:
         prompt=visible(str(row.get("prompt") or "")),
         score=finite(row.get("score")),
         gold=finite(row.get("gold")),
+        weight=finite(row.get("weight")),
         ended=ended if isinstance(ended, bool) else None,
         columns=columns,
         tokens=tokens,

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from handrail.config import Settings, validate
 from handrail.data import Source
 from handrail.models import ModelSettings, NewModel
+from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.ppo_parts import PPO
 from handrail.recipes.reward import Reward
@@ -57,6 +58,7 @@ class Round(Settings):
     sample: dict[str, Any] = {}
     reward: dict[str, Any] = {}
     ppo: dict[str, Any] = {}
+    best_of_n: dict[str, Any] = Field({}, description="settings of `handrail best_of_n`, which a round itself does not do")
     evaluate: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -74,7 +76,14 @@ class Round(Settings):
         return self
 
 
-SCHEMAS: dict[str, type[Settings]] = {"sft": SFT, "sample": Sample, "reward": Reward, "ppo": PPO, "evaluate": Evaluate}
+SCHEMAS: dict[str, type[Settings]] = {
+    "sft": SFT,
+    "sample": Sample,
+    "reward": Reward,
+    "ppo": PPO,
+    "best_of_n": BestOfN,
+    "evaluate": Evaluate,
+}
 
 
 def stage_settings(cfg: Round, out: Path) -> list[dict]:
@@ -98,6 +107,7 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
     rankings = data / "rankings.jsonl" if cfg.labels == "given" else folder / "labels/rankings.jsonl"
     shared = {"seed": cfg.seed, "template": cfg.template}
     sampled = shared | {"sampling": cfg.sampling.model_dump(), "prompts": {"path": str(data / "prompts.jsonl")}}
+    rewarded = {"model": str(folder / "reward"), "monitor": gold}
     made: dict[str, dict] = {
         "sft": shared | {"out": sft, "model": model, "data": {"path": str(data / "demonstrations.jsonl")}},
         "sample": sampled | {"out": str(folder / "responses/responses.jsonl"), "model": {**start, "path": judged, "lora": None}},
@@ -108,7 +118,8 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
             "data": {"path": str(rankings)},
             "sampling": cfg.sampling.model_dump(),
         },
-        "ppo": sampled | {"out": str(folder / "ppo"), "policy": start, "reward": {"model": str(folder / "reward"), "monitor": gold}},
+        "ppo": sampled | {"out": str(folder / "ppo"), "policy": start, "reward": rewarded},
+        "best_of_n": sampled | {"out": str(folder / "best_of_n"), "policy": start, "reward": rewarded},
         "evaluate": sampled
         | {
             "out": str(folder / "evaluation"),
