@@ -185,6 +185,17 @@ def test_with_another_price_of_the_divergence_it_ends_elsewhere(tmp_path):
     assert world.distance(run_loop("ppo", world, tmp_path / "run", 0, kl={"beta": 0.8})) > 0.03
 
 
+def test_every_step_draws_anew(tmp_path):
+    """The same policy at two steps: responses that agree no more often than chance has it."""
+    cfg, cast = settings("ppo", WORLD, tmp_path, 0, {"batch_size": 400}), Cast.of(WORLD)
+    parts = LOOPS["ppo"].assemble(cfg, cast)
+    steps = []
+    for step in (0, 1):
+        rollout, prompts = ppo.act(cfg, parts, step)
+        steps.append({(row, prompt, tuple(y)) for row, (prompt, y) in enumerate(zip(prompts, rollout.responses(), strict=True))})
+    assert len(steps[0] & steps[1]) < 100
+
+
 # --- O9: order, padding and slices change nothing ---
 
 

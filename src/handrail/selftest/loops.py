@@ -48,13 +48,15 @@ class Cast:
 
 @dataclass(frozen=True)
 class Loop:
-    """An online recipe: its settings, how its parts are assembled, its loop, and settings with which it converges."""
+    """An online recipe: its settings, how its parts are assembled, its loop and its update, and settings for what is asked of it."""
 
     settings: type[Settings]
     assemble: Callable[[Any, Cast], Any]
     train: Callable[[Any, Any, Any], None]
     gradient: Callable[[Any, Any, Rollout, list[int], Tensor], None]  # of an update on these rows, each with its weight
-    converges: dict[str, Any]
+    converges: dict[str, Any]  # settings with which the loop ends at the best policy
+    unbiased: dict[str, Any]  # settings with which the expected update is the gradient of J, whatever the critic says
+    biased: dict[str, Any]  # settings over those with which a wrong critic shows; {} where there is none
 
 
 def _ppo(cfg: ppo_parts.PPO, cast: Cast) -> ppo_parts.Parts:
@@ -75,6 +77,8 @@ LOOPS: dict[str, Loop] = {
         ppo.train,
         _ppo_gradient,
         {"steps": 200, "batch_size": 512, "epochs": 2, "minibatches": 2, "lr": 0.01, "critic_lr": 0.03, "warmup": 0},
+        {"lam": 1.0, "whiten_advantages": False},
+        {"lam": 0.5},
     ),
 }
 
