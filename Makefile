@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow faults check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/handrail demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev check
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Every planted fault must make a test fail.
+faults: $(VENV)/.dev
+	$(BIN)/python tests/faults/gate.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks

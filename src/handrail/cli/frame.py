@@ -67,7 +67,10 @@ def _hush(transformers: Any) -> None:
 
 
 def verb(work: Callable[..., dict | None]) -> Callable[..., None]:
-    """`work` as a command: it also takes -v, --quiet and --json; its result is printed, its errors end with their exit code."""
+    """`work` as a command: it also takes -v, --quiet and --json; its result is printed, its errors end with their exit code.
+
+    A result may name an "exit_code" of its own.
+    """
     own = inspect.signature(work)
 
     @functools.wraps(work)
@@ -96,7 +99,8 @@ def verb(work: Callable[..., dict | None]) -> Callable[..., None]:
 def _attempt(mode: Mode, work: Callable[[], dict | None]) -> tuple[dict, int]:
     """(result, exit status) of the work."""
     try:
-        return work() or {}, 0
+        result = work() or {}
+        return result, result.get("exit_code", 0)
     except HandrailError as error:
         if mode.verbose:
             traceback.print_exc()

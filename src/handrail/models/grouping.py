@@ -19,7 +19,7 @@ def groups(lengths: Tensor, tokens: int) -> Iterator[Tensor]:
     least half full and has at most `CELLS` times as many cells.
     """
     order = torch.argsort(lengths, descending=True, stable=True)
-    alone = [(int(length), int(length), [item]) for item, length in zip(order, lengths[order], strict=True)]
+    alone = [(length, length, [item]) for item, length in zip(order.tolist(), lengths[order].tolist(), strict=True)]
     return _close(alone, tokens)
 
 

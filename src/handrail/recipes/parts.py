@@ -109,7 +109,7 @@ class Optimizer:
         parallel: Parallel,
     ):
         self.groups = {name: parameters for name, (parameters, _) in groups.items()}
-        if narrow := [name for name, p in self._named() if p.dtype != torch.float32]:
+        if narrow := [name for name, p in self._named() if torch.finfo(p.dtype).bits < 32]:
             raise ConfigError(
                 f"{len(narrow)} weights to train are not float32, for example {narrow[0]}",
                 "float32 weights: small steps round away in bfloat16",

@@ -83,6 +83,16 @@ class PPO(Settings):
 
 
 @dataclass(frozen=True)
+class Roles:
+    """Who takes part: models of their own, or adapters over one trunk."""
+
+    policy: LanguageModel
+    reference: LanguageModel
+    critic: ScalarModel
+    reward: ScalarModel | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the roles say of a rollout.  [B, T] over response tokens unless said otherwise."""
 
@@ -139,68 +149,54 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
     inputs = {"prompts": loaded.sha256, "policy": fingerprint(cfg.policy.path)}
     inputs |= reward_inputs(cfg.reward)
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
-    policy, reference, critic, reward_model, groups = (separate if cfg.roles == "separate" else one_trunk)(cfg, codec)
-    prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
-    mixed, of_mix = mixture(cfg.mix, codec, policy.context, cfg.seed)
+    roles = (separate if cfg.roles == "separate" else one_trunk)(cfg, codec)
+    prompts, left_out = within_context(codec, loaded.records, roles.policy.context - cfg.sampling.max_new_tokens)
+    engine = NativeEngine(codec.tokenizer, codec.end_ids)
+    mixed, of_mix = mixture(cfg.mix, codec, roles.policy.context, cfg.seed)
+    return assemble(cfg, codec, roles, engine, prompts, mixed, describe(loaded.described, left_out)), inputs | of_mix
+
+
+def assemble(cfg: PPO, codec: Codec, roles: Roles, engine: Engine, prompts: list[Prompt], mixed: Nothing, described: str) -> Parts:
+    """What the settings say of these roles: reward, divergence, objective, value loss, optimiser."""
     parallel = Parallel()
-    parts = Parts(
+    groups = {"policy": (roles.policy.parameters(), cfg.lr), "critic": (roles.critic.parameters(), cfg.critic_lr)}
+    return Parts(
         codec=codec,
-        policy=policy,
-        reference=reference,
-        critic=critic,
-        reward=RewardSource(cfg.reward, reward_model, cfg.policy, codec),
-        actor_critic=_actor_critic(cfg, policy, critic),
+        policy=roles.policy,
+        reference=roles.reference,
+        critic=roles.critic,
+        reward=RewardSource(cfg.reward, roles.reward, cfg.policy, codec),
+        actor_critic=_actor_critic(cfg, roles.policy, roles.critic),
         divergence=(KLInLoss if cfg.kl.placement == "loss" else KLInReward)(cfg.kl),
         objective=objective(cfg.objective),
         weigh=weigh(cfg.objective),
         mix=mixed,
         value_loss=_value_loss(cfg.value_clip),
         optimizer=Optimizer(groups, 0.0, cfg.max_grad_norm, parallel),
-        engine=NativeEngine(codec.tokenizer, codec.end_ids),
+        engine=engine,
         prompts=prompts,
         prompt_ids=[codec.encode_prompt(p) for p in prompts],
         temperature=cfg.sampling.temperature,
         parallel=parallel,
-        described=describe(loaded.described, left_out),
+        described=described,
     )
-    return parts, inputs | of_mix
 
 
-def separate(cfg: PPO, codec: Codec) -> tuple:
+def separate(cfg: PPO, codec: Codec) -> Roles:
     """Four models; the critic starts from the reward model, or from the policy with a head of zeros."""
     policy = LanguageModel.load(cfg.policy)
     reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
-    if cfg.reward.model:
-        reward_model = load_reward_model(cfg.reward.model, cfg.policy, codec)
-        critic = ScalarModel.from_scalar(reward_model)
-    else:
-        reward_model, critic = None, ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
-    return (
-        policy,
-        reference,
-        critic,
-        reward_model,
-        {
-            "policy": (policy.parameters(), cfg.lr),
-            "critic": (critic.parameters(), cfg.critic_lr),
-        },
-    )
+    if not cfg.reward.model:
+        critic = ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
+        return Roles(policy, reference, critic, None)
+    reward_model = load_reward_model(cfg.reward.model, cfg.policy, codec)
+    return Roles(policy, reference, ScalarModel.from_scalar(reward_model), reward_model)
 
 
-def one_trunk(cfg: PPO, codec: Codec) -> tuple:
+def one_trunk(cfg: PPO, codec: Codec) -> Roles:
     """Adapters and heads over one frozen backbone; the reference is the policy's starting adapter."""
-
     trunk = OneTrunk.load(cfg.policy, cfg.reward.model, shared=cfg.roles == "one_trunk_shared")
-    return (
-        trunk.policy,
-        trunk.reference,
-        trunk.critic,
-        trunk.reward,
-        {
-            "policy": (trunk.policy.parameters(), cfg.lr),
-            "critic": (trunk.critic.parameters(), cfg.critic_lr),
-        },
-    )
+    return Roles(trunk.policy, trunk.reference, trunk.critic, trunk.reward)
 
 
 def _actor_critic(cfg: PPO, policy: LanguageModel, critic: ScalarModel) -> Callable[[Sequences], tuple[Tensor, Tensor, Tensor]]:

@@ -82,6 +82,8 @@ class Reinforcement(Settings):
             raise ValueError(f"batch_size {self.batch_size} does not divide by minibatches {self.minibatches}")
         if self.sampling.temperature <= 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError("a policy gradient samples the full distribution: temperature above 0, top_k 0, top_p 1")
+        if self.objective.kind == "gspo" and self.credit != "whole_return":
+            raise ValueError("gspo weighs a response as a whole, so all its tokens have one advantage: credit whole_return")
         if self.partner and self.ratings:
             raise ValueError("rated responses have no partner: give prompts and reward")
         if self.reward and self.reward.cut == "bootstrap":
@@ -248,11 +250,25 @@ def build(cfg: Reinforcement) -> tuple[Parts, dict[str, str]]:
     policy = LanguageModel.load(cfg.policy)
     reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
     source, described, inputs = (fresh if cfg.prompts else rated)(cfg, codec, policy)
-    baseline = make_baseline(cfg.baseline, cfg.policy)
     mixed, of_mix = mixture(cfg.mix, codec, policy.context, cfg.seed)
+    parts = assemble(cfg, codec, policy, reference, source, make_baseline(cfg.baseline, cfg.policy), mixed, described)
+    return parts, {"policy": fingerprint(cfg.policy.path)} | inputs | of_mix
+
+
+def assemble(
+    cfg: Reinforcement,
+    codec: Codec,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    source: Fresh | Rated,
+    baseline: NoBaseline,
+    mixed: Nothing,
+    described: str,
+) -> Parts:
+    """What the settings say of these roles: credit, divergence, objective, optimiser."""
     parallel = Parallel()
     groups = {"policy": (policy.parameters(), cfg.lr)} | baseline.parameters()
-    parts = Parts(
+    return Parts(
         codec=codec,
         policy=policy,
         reference=reference,
@@ -268,7 +284,6 @@ def build(cfg: Reinforcement) -> tuple[Parts, dict[str, str]]:
         parallel=parallel,
         described=described,
     )
-    return parts, {"policy": fingerprint(cfg.policy.path)} | inputs | of_mix
 
 
 def fresh(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Fresh, str, dict[str, str]]:

@@ -1,0 +1,1 @@
+"""Mistakes that somebody could make, and the gate that plants them."""
