@@ -98,6 +98,14 @@ class World:
 
 def make_world(folder: Path) -> World:
     """Records of the built-in movie night, then SFT and a reward model on them."""
+    world = make_records(folder)
+    sft.run(world.sft(folder / "sft"))
+    reward.run(world.reward(folder / "reward"))
+    return world
+
+
+def make_records(folder: Path) -> World:
+    """The records alone."""
     task, rng, labeller = TASKS["movie-night"], random.Random(0), crew(1, 0)[0]
     write_records(folder / "demonstrations.jsonl", task.demonstrations(40, 0))
     write_records(folder / "prompts.jsonl", task.prompts(12, 1))
@@ -107,10 +115,7 @@ def make_world(folder: Path) -> World:
         if len(texts) > 1:
             rankings.append(labeller.rank(prompt, texts, task.gold, np.random.default_rng(len(rankings))))
     write_records(folder / "rankings.jsonl", rankings)
-    world = World(folder)
-    sft.run(world.sft(folder / "sft"))
-    reward.run(world.reward(folder / "reward"))
-    return world
+    return World(folder)
 
 
 def metrics(run: Run | Path) -> list[dict]:

@@ -1,6 +1,8 @@
 """The codec: one way to tokens, exactly one beginning of sequence, what people type stays text."""
 
 import pytest
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
 
 from data_tokenizers import BEGINS, NO_SYSTEM, OWN, SPACED, TRIMS, byte_level, sentence_pieces
 from handrail.data import Codec, demonstration_example, ranking_batch
@@ -141,3 +143,31 @@ def test_pieces_are_the_text(codec: Codec) -> None:
     assert "".join(pieces) == codec.tokenizer.decode(ids)
     assert "🙂" in pieces or " 🙂" in pieces
     assert codec.tokenizer.convert_ids_to_tokens(codec.end_id) == pieces[-1].strip()
+
+
+class Translator(PreTrainedTokenizerFast):
+    """Frames what is given and what is answered each with its language, as mBART's tokenizer does."""
+
+    def _framed(self, frame: str) -> None:
+        tokens = [(name, self.convert_tokens_to_ids(name)) for name in ("<|user|>", "<|assistant|>", "<|end|>")]
+        self.backend_tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=tokens)
+
+    def _switch_to_input_mode(self) -> None:
+        self._framed("<|user|> $A <|end|>")
+
+    def _switch_to_target_mode(self) -> None:
+        self._framed("<|assistant|> $A <|end|>")
+
+
+def test_an_encoder_decoder_reads_each_side_as_its_tokenizer_frames_it() -> None:
+    plain_one = byte_level(None)
+    tokenizer = Translator(tokenizer_object=plain_one.backend_tokenizer, eos_token="<|end|>")
+    given, answered, end = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", "<|end|>"])
+    words = plain_one("hello the cat", add_special_tokens=False).input_ids
+    assert Codec(tokenizer).encode_prompt(Prompt.of("hello the cat")) == words  # without an encoder the frame is no one's
+    tokenizer.is_encoder_decoder = True  # type: ignore[attr-defined]
+    codec = Codec(tokenizer)
+    assert codec.encode_prompt(Prompt.of("hello the cat")) == [given, *words, end]
+    assert codec.encode_response("hello the cat", end=True) == [answered, *words, end]
+    assert codec.encode_response("hello the cat", end=False) == [answered, *words]
+    assert codec.decode([answered, *words, end]) == "hello the cat"

@@ -4,6 +4,11 @@
     response ids  = encode(text) + [end_id]
 
 The two are always encoded apart, so that a response has the same tokens wherever it is met.
+
+An encoder-decoder reads them apart, each as the tokenizer frames a text by itself (T5: text </s>, BART: <s> text </s>):
+
+    prompt ids    = before + template(messages, ready for the assistant) + after
+    response ids  = before + encode(text) + [end_id]
 """
 
 import re
@@ -14,6 +19,8 @@ from handrail.records import Message, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Side = Literal["text", "text_target"]  # some tokenizers read what is given in another way than what is answered
 
 _LABELS = {"user": "Human:\n", "assistant": "Assistant:\n", "system": ""}
 # Private-use characters that a template passes on, in whitespace of a kind that no template writes by itself.
@@ -46,6 +53,10 @@ class Codec:
         self._special = re.compile("|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)) or r"(?!)")
         self._bos = tokenizer.bos_token_id
         self._adds_bos = self._bos is not None and tokenizer("a").input_ids[:1] == [self._bos]
+        self._apart = bool(getattr(tokenizer, "is_encoder_decoder", False))  # as `load_tokenizer` found it
+        self._before, self._after = self._frame("text") if self._apart else ([], [])
+        self._response_side: Side = "text_target" if self._apart else "text"
+        self._opening = self._frame("text_target")[0] if self._apart else []
         self.end_ids = self._find_ends(set(added) | set(tokenizer.all_special_ids))
         self.end_id = self.end_ids[0]
         # no token stands for more characters than its own name has, so a text has at least length / longest tokens
@@ -58,7 +69,10 @@ class Codec:
         """
         ids = self._chat_ids(prompt) if self.chat else self._text(plain(prompt.messages))
         starts = self._adds_bos if self.chat else self._bos is not None
-        if starts and ids[:1] != [self._bos]:
+        if self._apart:
+            ids = ids if ids[: len(self._before)] == self._before else self._before + ids  # a template may have put it there
+            ids = ids if ids[len(ids) - len(self._after) :] == self._after else ids + self._after
+        elif starts and ids[:1] != [self._bos]:
             ids = [self._bos, *ids]
         if not ids:
             raise DataError(
@@ -70,7 +84,7 @@ class Codec:
 
     def encode_response(self, text: str, end: bool) -> list[int]:
         """The tokens of a response, with `end_id` after them if it ended."""
-        return self._text(text) + [self.end_id] * end
+        return self._opening + self._text(text, self._response_side) + [self.end_id] * end
 
     def decode(self, ids: list[int]) -> str:
         """The text of a response: up to its end token, without special tokens."""
@@ -98,8 +112,15 @@ class Codec:
     def _show(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _text(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids if text else []
+    def _text(self, text: str, side: Side = "text") -> list[int]:
+        given = {side: text, "add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return self.tokenizer(**given).input_ids if text else []
+
+    def _frame(self, side: Side) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after a text that stands alone."""
+        framed, bare = self.tokenizer(**{side: "a"}).input_ids, self._text("a", side)
+        start = next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
+        return framed[:start], framed[start + len(bare) :]
 
     def _template(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids if text else []

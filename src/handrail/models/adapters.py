@@ -49,7 +49,6 @@ def lora_config(lora: Lora, base: str | None) -> "LoraConfig":
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
-        task_type="CAUSAL_LM",
         base_model_name_or_path=base,
     )
 
@@ -60,6 +59,7 @@ def add_adapter(model: PreTrainedModel, config: "LoraConfig", name: str) -> None
 
     config = copy.deepcopy(config)
     config.fan_in_fan_out = any(isinstance(m, Conv1D) for m in model.modules())  # GPT-2 keeps its weights transposed
+    config.task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several roles on one trunk are meant

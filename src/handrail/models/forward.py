@@ -67,16 +67,24 @@ class Forward:
     def __call__(self, sequences: Sequences, first: Tensor, stop: Tensor) -> Iterator[Read]:
         """The output at tokens first .. stop - 1 of each sequence ([B] each), group by group.  Raises ModelError."""
         self._fits(sequences)
-        on_cpu = self.device.type == "cpu"  # sums of gradients over a shared prompt have no fixed order on other devices
-        found = families(sequences, self.tokens) if self.joins and on_cpu else groups(sequences.lengths.cpu(), self.tokens)
+        found = families(sequences, self.tokens) if self.shares else groups(sequences.lengths.cpu(), self.tokens)
         members = [m.to(self.device) for m in found]
         sequences, first, stop = sequences.to(self.device), first.to(self.device), stop.to(self.device)
         for some in members:
-            where = (sequences, some, first, stop)
-            together = joined(*where, share=on_cpu) if self.joins else padded(*where)
-            flat = self.run(self.call, together).flatten(0, 1)
-            # A prompt's last token is read once for each response; unlike [at], this sums their gradients in a fixed order.
-            yield Read(flat.index_select(0, together.at), together.rows, together.columns)
+            yield self.read(sequences, some, first, stop)
+
+    @property
+    def shares(self) -> bool:
+        """Whether a prompt is computed once for all its responses; off the CPU, sums of their gradients have no fixed order."""
+        return self.joins and self.device.type == "cpu"
+
+    def read(self, sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Read:
+        """One forward over some of the sequences, read at the tokens first .. stop - 1 of each ([B] of all)."""
+        where = (sequences, members, first, stop)
+        together = joined(*where, share=self.shares) if self.joins else padded(*where)
+        flat = self.run(self.call, together).flatten(0, 1)
+        # A prompt's last token is read once for each response; unlike [at], this sums their gradients in a fixed order.
+        return Read(flat.index_select(0, together.at), together.rows, together.columns)
 
     def precision(self) -> AbstractContextManager:
         """Products in bfloat16, where that was asked for."""
@@ -105,12 +113,13 @@ class Forward:
             kinds = set(getattr(self.config, "layer_types", None) or ())
             mask = {kind: everything for kind in sorted(kinds)} if len(kinds) > 1 else everything
             given = {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout.tensors()}
-        with self.precision(), self.activated(), self._checkpointed():
+        with self.precision(), self.activated(), self.checkpointed():
             output = module(input_ids=together.ids, use_cache=False, **given)
         return output.logits if "logits" in output else output.last_hidden_state
 
     @contextmanager
-    def _checkpointed(self) -> Iterator[None]:
+    def checkpointed(self) -> Iterator[None]:
+        """Layers that were marked keep their input alone, where gradients are enabled."""
         layers = self.recomputed if torch.is_grad_enabled() else []
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

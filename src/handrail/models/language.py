@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from handrail.batch import Sequences
 from handrail.errors import ModelError
 from handrail.models.adapters import adapter_of, base_of, merged, save_adapter
-from handrail.models.forward import Forward, Read, close
+from handrail.models.encoder_decoder import forward_of, logits_of
+from handrail.models.forward import Read, close
 from handrail.models.load import load_causal
 from handrail.models.settings import ModelSettings
 from handrail.models.weights import freeze, load_owned, state_of, trainable, write_folder
@@ -24,7 +25,7 @@ HEAD_NUMBERS = 2**26  # logits at once, 256 MiB of float32
 
 
 class LanguageModel:
-    """A causal language model that scores responses.  All tensors are [B, T] float32 over response tokens.
+    """A language model that scores responses.  All tensors are [B, T] float32 over response tokens.
 
     With `adapter` it is one of several roles on one trunk: that adapter is at work in its forwards, and is all that
     it trains, keeps and saves.
@@ -36,12 +37,16 @@ class LanguageModel:
         self.hf, self.autocast, self.adapter = hf, autocast, adapter
         self.causal = base_of(hf)
         self.trunk: nn.Module = self.causal.base_model
-        self.forward = Forward(self.trunk, self.causal.config, autocast, compiled, adapter)
-        self.project: nn.Module = self.causal.get_output_embeddings()
-        self.splits = self._splits()
+        self.forward = forward_of(self.trunk, self.causal.config, autocast, compiled, adapter)
+        self.project: nn.Module
+        if self.causal.config.is_encoder_decoder:
+            self.project, self.splits = logits_of(self.causal, self.forward), True
+        else:
+            self.project = self.causal.get_output_embeddings()
+            self.splits = self._splits()
         if not self.splits:
             self.project = nn.Identity()
-            self.forward = Forward(self.causal, self.causal.config, autocast, compiled, adapter)
+            self.forward = forward_of(self.causal, self.causal.config, autocast, compiled, adapter)
 
     @classmethod
     def load(cls, settings: ModelSettings) -> "LanguageModel":
@@ -103,7 +108,7 @@ class LanguageModel:
         return self
 
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """A folder that `AutoModelForCausalLM` and `AutoTokenizer` read; an adapter is merged in, and kept in `adapter/`."""
+        """A folder that Transformers' auto classes read; an adapter is merged in, and kept in `adapter/`."""
         with write_folder(folder) as target:
             adapter = self.adapter or adapter_of(self.causal)
             plain = merged(self.causal, adapter)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
@@ -38,16 +39,18 @@ def resolve(path: str | Path) -> str:
 
 
 def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.  Raises ModelError."""
+    """The tokenizer of a model; as `is_encoder_decoder` it knows whether that has an encoder.  Raises ModelError."""
     name = check_origin(settings)
+    config = reading(settings, lambda: AutoConfig.from_pretrained(name, **origin(settings)))
     tokenizer = reading(settings, lambda: AutoTokenizer.from_pretrained(name, **origin(settings)))
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ModelError(f"{settings.path}: there is no tokenizer", "a tokenizer beside the model")
+    tokenizer.is_encoder_decoder = bool(config.is_encoder_decoder)  # type: ignore[attr-defined]
     return tokenizer
 
 
 def load_causal(settings: ModelSettings) -> PreTrainedModel:
-    """A causal language model on the device, with a fresh adapter where `lora` is given.  Raises ModelError."""
+    """A language model on the device, with a fresh adapter where `lora` is given.  Raises ModelError."""
     name = check_origin(settings)
     config = reading(settings, lambda: AutoConfig.from_pretrained(name, **origin(settings)))
     kinds = config.architectures or []
@@ -57,9 +60,10 @@ def load_causal(settings: ModelSettings) -> PreTrainedModel:
             "a model that writes text",
             "reward models belong under reward.model",
         )
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     hf, info = reading(
         settings,
-        lambda: AutoModelForCausalLM.from_pretrained(
+        lambda: auto.from_pretrained(
             name, dtype=getattr(torch, settings.dtype), use_safetensors=True, output_loading_info=True, **origin(settings)
         ),
     )

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from handrail.batch import Sequences
 from handrail.errors import ModelError
 from handrail.models.adapters import adapter_of, base_of, merged, save_adapter
+from handrail.models.encoder_decoder import EncoderDecoderForSequenceClassification, forward_of, trunk_of
 from handrail.models.forward import Forward, Read
 from handrail.models.language import spread, with_prompts
 from handrail.models.load import check_origin, complete, origin, prepared, reading
@@ -34,7 +35,7 @@ class ScalarModel:
         self, hf: PreTrainedModel, autocast: bool = False, compiled: bool = False, adapter: str = "", forward: Forward | None = None
     ):
         self.hf, self.autocast, self.compiled, self.adapter = hf, autocast, compiled, adapter
-        self.forward = forward or Forward(hf.base_model, hf.config, autocast, compiled, adapter)
+        self.forward = forward or forward_of(hf.base_model, hf.config, autocast, compiled, adapter)
         self.head: nn.Linear = hf.score  # type: ignore[assignment]
         kept = getattr(hf.config, "handrail", None) or {}
         self.mean, self.std = float(kept.get("mean", 0.0)), float(kept.get("std", 1.0))
@@ -49,7 +50,7 @@ class ScalarModel:
         appendix B.1), or from zeros for a critic.
         """
         causal = base_of(hf)
-        return cls(classifier(causal, copy.deepcopy(causal.base_model), head), autocast, compiled)
+        return cls(classifier(causal, copy.deepcopy(trunk_of(causal)), head), autocast, compiled)
 
     @classmethod
     def from_scalar(cls, other: "ScalarModel") -> "ScalarModel":
@@ -75,12 +76,16 @@ class ScalarModel:
                 "a reward model: a sequence classifier with one output",
                 "train one with `handrail reward`",
             )
-        hf, info = reading(
-            settings,
-            lambda: AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=getattr(torch, settings.dtype), use_safetensors=True, output_loading_info=True, **origin(settings)
-            ),
-        )
+        ours = EncoderDecoderForSequenceClassification
+        if config.is_encoder_decoder and kinds[0] != ours.__name__:
+            raise ModelError(
+                f"{settings.path}: {kinds[0]}, which reads one text, without telling a prompt from a response",
+                f"of models with an encoder: {ours.__name__}",
+                "train one with `handrail reward`",
+            )
+        auto: Any = ours if config.is_encoder_decoder else AutoModelForSequenceClassification
+        given = {"config": config, "dtype": getattr(torch, settings.dtype), "use_safetensors": True, **origin(settings)}
+        hf, info = reading(settings, lambda: auto.from_pretrained(name, output_loading_info=True, **given))
         complete(settings, info)
         if not isinstance(getattr(hf, "score", None), nn.Linear):
             raise ModelError(f"{settings.path}: {kinds[0]} has no linear head named score", "a decoder with a linear head")
@@ -131,6 +136,7 @@ class ScalarModel:
     def save(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """A folder that `AutoModelForSequenceClassification` reads, its logit being the score before normalisation.
 
+        With an encoder, only `EncoderDecoderForSequenceClassification` does; `AutoModel` reads the trunk.
         Transformers reads the score at the last token that is not `pad_token_id`, so that one must not end a
         response: the tokenizer's padding token where that is another than its end, else the unknown token, else the
         last number of the vocabulary.  mean and std stand in config.json under "handrail".  An adapter is merged in,
@@ -139,7 +145,8 @@ class ScalarModel:
         with write_folder(folder) as target:
             adapter = self.forward.adapter or adapter_of(self.hf)
             plain, config = merged(self.hf, adapter), copy.deepcopy(self.hf.config)
-            config.pad_token_id = pad_id(tokenizer, config.vocab_size)
+            if not config.is_encoder_decoder:  # whose padding token may be what its decoder starts with
+                config.pad_token_id = pad_id(tokenizer, config.vocab_size)
             config.architectures = [type(self.hf).__name__]
             kept: dict[str, Any] = {"mean": self.mean, "std": self.std}
             if adapter:
@@ -182,9 +189,10 @@ def classifier(causal: PreTrainedModel, trunk: nn.Module, head: Literal["zero", 
     """The classifier of a language model's architecture over this trunk, with a new head of one output.  Raises ModelError."""
     config = copy.deepcopy(causal.config)
     config.num_labels = 1
+    kind = EncoderDecoderForSequenceClassification if config.is_encoder_decoder else AutoModelForSequenceClassification.from_config
     try:
         with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config)
+            model: Any = kind(config)
     except ValueError:
         raise ModelError(
             f"{type(causal).__name__}: Transformers has no classifier of this architecture", "Llama, Qwen, Mistral, Gemma, GPT-2 and others"

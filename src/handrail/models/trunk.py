@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from handrail.errors import ModelError
 from handrail.models.adapters import adapter_tensors, add_adapter, fill_adapter, lora_config, lora_layers, read_adapter
+from handrail.models.encoder_decoder import trunk_of
 from handrail.models.language import LanguageModel
 from handrail.models.load import load_causal, resolve
 from handrail.models.scalar import ScalarModel, classifier
@@ -68,10 +69,10 @@ class OneTrunk:
 
         self.policy = LanguageModel(hf, autocast, compiled, adapter="policy")
         self.reference = LanguageModel(hf, autocast, compiled, adapter="reference").freeze()
-        critic = classifier(hf, hf.base_model, "zero")
+        critic = classifier(hf, trunk_of(hf), "zero")
         self.critic = ScalarModel(critic, autocast, compiled, adapter="critic", forward=self.policy.forward if shared else None)
         if rewarded:
-            scorer = classifier(hf, hf.base_model, "zero")
+            scorer = classifier(hf, trunk_of(hf), "zero")
             scorer.config.handrail = {"mean": rewarded.mean, "std": rewarded.std}
             self.reward = ScalarModel(scorer, autocast, compiled, adapter="reward")
             with torch.no_grad():
@@ -117,12 +118,14 @@ class RewardAdapter:
                 "train it with model.lora.rank=16, or use separate models",
             )
         kept: dict[str, Any] = getattr(AutoConfig.from_pretrained(folder), "handrail", {})
-        if kept.get("base") != base_identity(hf.base_model):
+        if kept.get("base") != base_identity(trunk_of(hf)):
             raise ModelError(
                 f"{reward}: a reward model that was trained on another model than {hf.name_or_path}",
                 "on one trunk, the same weights in the same dtype under policy and reward model",
                 "train the reward model with lora from the policy's path, or use separate models",
             )
         self.mean, self.std = float(kept["mean"]), float(kept["std"])
-        self.config, self.tensors = read_adapter(folder / "adapter")
+        self.config, tensors = read_adapter(folder / "adapter")
+        beside = f"{hf.base_model_prefix}." if hf.base_model is hf else ""  # T5's language model holds its layers itself
+        self.tensors = {name.removeprefix(beside): tensor for name, tensor in tensors.items()}
         self.head = load_file(folder / "adapter" / "head.safetensors")["weight"]

@@ -1,14 +1,13 @@
 """The engine in this process: the policy's own Hugging Face model, with rows that come and go.
 
 Rows in flight stand in slots [0, n).  A finished row's slot is taken by the last one, so that a decode step works on
-plain views, and new prompts are prefilled behind the others as soon as enough slots are free.
+plain views, and new prompts are prefilled behind the others as soon as enough slots are free.  An encoder-decoder has
+its own way (`rollout/encoder_decoder.py`).
 """
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,8 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from handrail.batch import Rollout
-from handrail.errors import InputError, ModelError, NonFiniteError, RunError
+from handrail.errors import ModelError, RunError
 from handrail.rollout.cache import SlotCache
+from handrail.rollout.encoder_decoder import Waves
+from handrail.rollout.rows import End, Row, check_prompts, distinct, rollout_of
 from handrail.rollout.sampling import draw, row_uniforms
 from handrail.rollout.settings import Sampling
 
@@ -25,22 +26,6 @@ if TYPE_CHECKING:
     from handrail.models import LanguageModel
 
 PREFILL_TOKENS = 8192  # at most so many prompt tokens, padding included, in one forward
-
-
-@dataclass(slots=True)
-class _Row:
-    """A response on its way."""
-
-    index: int  # its place in the call
-    prompt: list[int]
-    room: int  # tokens it may have
-    response: list[int] = field(default_factory=list)
-    logp: list[float] = field(default_factory=list)
-    ended: bool = False
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt) + len(self.response)
 
 
 class NativeEngine:
@@ -76,15 +61,18 @@ class NativeEngine:
         policy = self.policy
         if policy is None:
             raise RunError("generate was called on an engine that has no policy", "sync(policy) comes first")
-        _check_prompts(prompts, seeds, policy.context)
-        rows = [_Row(i, prompt, min(sampling.max_new_tokens, policy.context - len(prompt))) for i, prompt in enumerate(prompts)]
+        check_prompts(prompts, seeds, policy.context)
+        rows = [Row(i, prompt, min(sampling.max_new_tokens, policy.context - len(prompt))) for i, prompt in enumerate(prompts)]
+        end = End(self.end_ids, sampling.stop, self.tokenizer)
         if rows:
             with policy.activated(), _evaluating(policy.hf), torch.inference_mode(), _autocast(policy):
-                flight = _Flight(_Decoder(policy), self._room_for(rows), sampling, self.end_ids, self.tokenizer)
-                flight.run(rows, seeds, progress)
-        return _rollout(rows)
+                if policy.causal.config.is_encoder_decoder:
+                    Waves(policy, self.slots, sampling, end).run(rows, seeds, progress)
+                else:
+                    _Flight(_Decoder(policy), self._room_for(rows), sampling, end).run(rows, seeds, progress)
+        return rollout_of(rows)
 
-    def _room_for(self, rows: list[_Row]) -> SlotCache:
+    def _room_for(self, rows: list[Row]) -> SlotCache:
         """The cache of the last call if this one fits into it, else a new one."""
         assert self.policy is not None
         slots = min(self.slots, len(rows))
@@ -160,14 +148,10 @@ class _Flight:
         decoder: _Decoder,
         cache: SlotCache,
         sampling: Sampling,
-        end_ids: frozenset[int],
-        tokenizer: PreTrainedTokenizerBase,
+        end: End,
     ):
-        self.decoder, self.cache, self.sampling = decoder, cache, sampling
-        self.end_ids, self.tokenizer = end_ids, tokenizer
-        # Tokens that are sure to cover the longest stop string: each but specials adds a byte, and one may lose its space.
-        self.tail = max((len(stop.encode()) for stop in sampling.stop), default=0) + 4
-        self.flying: list[_Row] = []
+        self.decoder, self.cache, self.sampling, self.end = decoder, cache, sampling, end
+        self.flying: list[Row] = []
         device, slots = decoder.device, cache.slots
         self.columns = torch.arange(cache.length, device=device)
         self.slot = torch.arange(slots, device=device)
@@ -175,7 +159,7 @@ class _Flight:
         self.state = torch.zeros(3, slots, dtype=torch.int64, device=device)
         self.uniforms = torch.zeros(slots, sampling.max_new_tokens, device=device)
 
-    def run(self, rows: list[_Row], seeds: list[int], progress: Callable[[int], None] | None) -> None:
+    def run(self, rows: list[Row], seeds: list[int], progress: Callable[[int], None] | None) -> None:
         """Fill every row's response."""
         # Similar lengths and equal prompts stand together; the widest forward comes first.
         waiting = sorted(rows, key=lambda row: (len(row.prompt), row.prompt))
@@ -191,10 +175,10 @@ class _Flight:
             if done and progress is not None:
                 progress(finished)
 
-    def _next_prompts(self, waiting: list[_Row], free: int) -> list[_Row]:
+    def _next_prompts(self, waiting: list[Row], free: int) -> list[Row]:
         """Take up to `free` rows from the end of `waiting`, within the budget of a prefill."""
         width, different = len(waiting[-1].prompt), 0
-        taken: list[_Row] = []
+        taken: list[Row] = []
         while waiting and len(taken) < free:
             different += not taken or waiting[-1].prompt != taken[-1].prompt
             if taken and different * width > PREFILL_TOKENS:
@@ -202,14 +186,9 @@ class _Flight:
             taken.append(waiting.pop())
         return taken
 
-    def _prefill(self, rows: list[_Row], seeds: list[int]) -> None:
+    def _prefill(self, rows: list[Row], seeds: list[int]) -> None:
         """Run the prompts of new rows, equal prompts once, and sample each row's first token."""
-        prompts: list[list[int]] = []
-        prompt_of = []
-        for row in rows:
-            if not prompts or prompts[-1] != row.prompt:
-                prompts.append(row.prompt)
-            prompt_of.append(len(prompts) - 1)
+        prompts, prompt_of = distinct([row.prompt for row in rows])
         device, start, stop = self.decoder.device, len(self.flying), len(self.flying) + len(rows)
         width = len(prompts[0])
         ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
@@ -246,18 +225,11 @@ class _Flight:
         state[0] = tokens
         state[1:] += 1
         for row, token, value in zip(self.flying[start:stop], tokens.tolist(), logp.tolist(), strict=True):
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"the policy's logits are not finite at token {len(row.response)} of response {row.index}",
-                    "finite numbers",
-                    "the policy has diverged: go back to an earlier checkpoint with a lower learning rate",
-                )
-            row.response.append(token)
-            row.logp.append(value)
+            row.add(token, value)
 
     def _retire(self) -> int:
         """Take finished rows out and close the gaps; returns how many."""
-        stays = [not self._finished(row) for row in self.flying]
+        stays = [not self.end.finishes(row) for row in self.flying]
         n, left = len(stays), sum(stays)
         if left == n:
             return 0
@@ -272,46 +244,9 @@ class _Flight:
         del self.flying[left:]
         return n - left
 
-    def _finished(self, row: _Row) -> bool:
-        """Whether a row's newest token was its last; marks it as ended if it ended by itself."""
-        row.ended = row.response[-1] in self.end_ids or (bool(self.sampling.stop) and self._stopped(row))
-        return row.ended or len(row.response) == row.room
-
-    def _stopped(self, row: _Row) -> bool:
-        tail = self.tokenizer.decode(row.response[-self.tail :], skip_special_tokens=False)
-        return any(stop in tail for stop in self.sampling.stop)
-
     def _width(self) -> int:
         """Columns that hold the longest row in flight, rounded up to what attention kernels like."""
         return -(-max(row.length for row in self.flying) // 8) * 8
-
-
-def _check_prompts(prompts: list[list[int]], seeds: list[int], context: int) -> None:
-    if len(prompts) != len(seeds):
-        raise InputError(f"{len(prompts)} prompts and {len(seeds)} seeds", "one seed a prompt")
-    for index, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < context:
-            raise InputError(
-                f"prompt {index} has {len(prompt)} tokens",
-                f"1 to {context - 1}, so that a response has room in a context of {context}",
-                "shorten or drop this prompt",
-            )
-
-
-def _rollout(rows: list[_Row]) -> Rollout:
-    """The rows as tensors on the CPU."""
-    ids = torch.zeros(len(rows), max((row.length for row in rows), default=0), dtype=torch.int64)
-    logp = torch.zeros(len(rows), max((len(row.response) for row in rows), default=0))
-    for i, row in enumerate(rows):
-        ids[i, : row.length] = torch.tensor(row.prompt + row.response)
-        logp[i, : len(row.logp)] = torch.tensor(row.logp)
-    return Rollout(
-        ids,
-        torch.tensor([len(row.prompt) for row in rows], dtype=torch.int64),
-        torch.tensor([row.length for row in rows], dtype=torch.int64),
-        torch.tensor([row.ended for row in rows], dtype=torch.bool),
-        logp,
-    )
 
 
 def _autocast(policy: "LanguageModel") -> torch.autocast:
