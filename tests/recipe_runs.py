@@ -13,7 +13,7 @@ from handrail.data import write_records
 from handrail.pipeline.settings import merge
 from handrail.recipes import ppo, progress, reward, sft
 from handrail.recipes.ppo_parts import PPO
-from handrail.recipes.reward import Reward
+from handrail.recipes.reward_parts import Reward
 from handrail.recipes.sft import SFT
 from handrail.records import Ranking
 from handrail.tasks import TASKS, crew

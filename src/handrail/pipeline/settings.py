@@ -10,7 +10,7 @@ from handrail.data import Source
 from handrail.models import ModelSettings, NewModel
 from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.ppo_parts import PPO
-from handrail.recipes.reward import Reward
+from handrail.recipes.reward_parts import Reward
 from handrail.recipes.sample import Sample
 from handrail.recipes.sft import SFT
 from handrail.rollout import Sampling

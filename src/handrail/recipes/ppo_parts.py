@@ -164,6 +164,8 @@ def separate(cfg: PPO, codec: Codec) -> tuple:
         )
         same_vocabulary(codec.tokenizer, load_tokenizer(settings))
         reward_model = ScalarModel.load(settings).freeze()
+        if cfg.reward.combine:
+            reward_model.combine_by(cfg.reward.combine)
         critic = ScalarModel.from_scalar(reward_model)
     else:
         reward_model, critic = None, ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
@@ -182,7 +184,7 @@ def separate(cfg: PPO, codec: Codec) -> tuple:
 def one_trunk(cfg: PPO, codec: Codec) -> tuple:
     """Adapters and heads over one frozen backbone; the reference is the policy's starting adapter."""
 
-    trunk = OneTrunk.load(cfg.policy, cfg.reward.model, shared=cfg.roles == "one_trunk_shared")
+    trunk = OneTrunk.load(cfg.policy, cfg.reward.model, shared=cfg.roles == "one_trunk_shared", combine=cfg.reward.combine)
     return (
         trunk.policy,
         trunk.reference,

@@ -9,7 +9,7 @@ from torch import Tensor
 from handrail.batch import Rollout
 from handrail.config import Settings
 from handrail.evaluate import FunctionJudge, total
-from handrail.models import ScalarModel
+from handrail.models import Combine, ScalarModel
 from handrail.records import Prompt
 
 
@@ -18,6 +18,7 @@ class RewardSettings(Settings):
 
     model: str = Field("", description="folder of a reward model")
     model_weight: float = 1.0
+    combine: Combine | None = Field(None, description="how its heads become one score, none: as it was trained to")
     function: str = Field("", description="file.py:name or package.module:name")
     function_weight: float = 1.0
     monitor: str = Field("", description="a function that is logged beside the reward and never trained on")
@@ -31,6 +32,8 @@ class RewardSettings(Settings):
     def _something(self) -> "RewardSettings":
         if not self.model and not self.function:
             raise ValueError("give reward.model, reward.function or both")
+        if self.combine and not self.model:
+            raise ValueError("combine is for the heads of reward.model, and there is none")
         return self
 
 
@@ -76,7 +79,9 @@ class RewardSource:
         score = torch.zeros(len(rollout), device=device)
         components: dict[str, Tensor] = {}
         if self.model:
-            components["reward_model"] = self.model.score(rollout.sequences).float()
+            heads = self.model.head_scores(rollout.sequences)
+            components["reward_model"] = self.model.combined(heads)
+            components |= self.model.heads.components(heads)
             score = score + self.settings.model_weight * components["reward_model"]
         if self.function:
             components["reward_function"] = torch.tensor(self.function.score(prompts, texts), device=device)
