@@ -113,6 +113,21 @@ def test_heads_criteria_and_score_have_mean_0_and_deviation_1_on_the_reference(b
 
 
 @torch.no_grad()
+def test_units_lead_back_to_what_the_heads_were_trained_in(base):
+    """Of heads with one deviation, a difference of scores times the unit is the mean difference of the outputs."""
+    model = made(base, TWO, 3)
+    alike = model.heads.normalised(outputs(2, 6)) * torch.tensor([2.0, 2, 2, 0.5, 0.5, 0.5]) + torch.arange(6)
+    model.normalise(alike)
+    scores = model.by_criterion(model.heads.normalised(alike))
+    found = (scores[1:] - scores[:-1]) * model.units()
+    torch.testing.assert_close(found, (alike[1:] - alike[:-1]).unflatten(1, (2, 3)).mean(-1), rtol=1e-4, atol=1e-4)
+    single = made(base)
+    raw = single.heads.normalised(outputs(2, 1))
+    gap = (single.by_criterion(raw)[1:] - single.by_criterion(raw)[:-1]) * single.units()
+    torch.testing.assert_close(gap, raw[1:] - raw[:-1], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_each_head_starts_from_its_own_draw():
     torch.manual_seed(0)
     wide = new_model(NewModel(hidden=512, layers=1, heads=2, vocabulary=360), new_tokenizer(["some text"] * 9, 360))

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from handrail.cli.results import learnt
 from handrail.data import Source, load_rankings, ranking_batch, write_records
 from handrail.errors import ConfigError
+from handrail.evaluate import RewardModelJudge
+from handrail.inspector import write_report
 from handrail.models import ModelSettings, ScalarModel
 from handrail.recipes import ppo, reward
 from handrail.recipes.reward_parts import Reward, build, resampled, shares
@@ -242,6 +245,28 @@ def test_the_summary_tells_of_every_head_and_every_criterion(models):
         pairs = found[name]["disagreement"]
         assert pairs["n"] == found[name]["accuracy"]["n"] and 0 <= pairs["unanimous"] <= 1
         assert pairs["mistakes"] == pytest.approx((1 - found[name]["accuracy"]["value"]) * pairs["n"])
+
+
+def test_the_report_and_the_command_line_tell_of_criteria_and_disagreement(models, tmp_path):
+    page = write_report(Path(models["both"]), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("by concise", "by helpful", "of the held-out pairs alike", "Margins", "ordered wrongly"))
+    said = learnt("reward", Path(models["both"]))
+    assert "By criterion: concise " in said and "Its heads agree about " in said
+    alone = learnt("reward", Path(models["ensemble"]))
+    assert "criterion" not in alone and "Its heads agree about " in alone
+
+
+def test_a_judge_goes_by_the_combination_that_the_model_was_trained_to(world, models):
+    model = ScalarModel.load(ModelSettings(path=models["ensemble"])).freeze()
+    parts, _ = build(world.reward(world.folder / "unused"))
+    ranking = parts.test[0]
+    judge = RewardModelJudge(model, parts.codec)
+    found = judge.score([ranking.prompt] * len(ranking.responses), list(ranking.responses))
+    with torch.no_grad():
+        heads = model.head_scores(ranking_batch(parts.codec, [ranking], model.context).sequences)
+    reference = by_rule(model.heads.normalised(model.heads.reference), ENSEMBLE["combine"])
+    wanted = (by_rule(heads, ENSEMBLE["combine"]) - reference.mean()) / reference.std(correction=0)
+    assert found == pytest.approx(wanted.tolist(), rel=1e-4, abs=1e-4)
 
 
 def test_criteria_that_contradict_each_other_are_learned_side_by_side(world, tmp_path):

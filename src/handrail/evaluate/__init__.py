@@ -17,6 +17,7 @@ from handrail.evaluate.disagreement import Disagreement, disagreement
 from handrail.evaluate.function import RewardFunction, load_function, total
 from handrail.evaluate.judges import FunctionJudge, Judge, RewardModelJudge
 from handrail.evaluate.overlap import bleu, distinct_n, repetition, rouge_l
+from handrail.evaluate.reward_model import held_out
 from handrail.evaluate.winrate import WinRate, bootstrap, win_rate
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "disagreement",
     "distinct_n",
     "expected_calibration_error",
+    "held_out",
     "labeller_agreement",
     "length_rule_accuracy",
     "load_function",

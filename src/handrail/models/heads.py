@@ -87,9 +87,9 @@ class Heads:
         return float(mean), float(std)
 
     def linear(self) -> tuple[Tensor, float]:
-        """[H] what each output adds to `total` where the rule is the mean, and what is taken off in all."""
+        """[H] what each output adds to `total` where the rule is the mean (and every `centre` 0), and what is taken off in all."""
         share = (self.weights / self.scale / self.members).repeat_interleave(self.members) / self.std
-        return share, float((share * self.mean).sum() + (self.weights * self.centre / self.scale).sum())
+        return share, float((share * self.mean).sum())
 
     def combined_by(self, combine: Combine) -> "Heads":
         """The same heads, made to one score in another way."""

@@ -31,7 +31,7 @@ class DataSettings(Settings):
     """The user's own files.  What is missing is derived: prompts from the demonstrations and the comparisons."""
 
     demonstrations: Source | None = None
-    comparisons: Source | None = Field(None, description="comparisons or rankings by people")
+    comparisons: Source | None = Field(None, description="comparisons, rankings or ratings by people")
     responses: Source | None = Field(None, description="answers of several models, ranked by model_order")
     model_order: list[list[str]] = Field(
         [], description="the models of `responses`, the best first, those in one list tied, others left out"

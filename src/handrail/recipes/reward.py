@@ -20,11 +20,11 @@ from torch import Tensor
 from handrail.algo.preference import centring_loss
 from handrail.batch import RankingBatch, Sequences
 from handrail.data import ranking_batch
+from handrail.evaluate import held_out
 from handrail.models import ScalarModel
 from handrail.recipes.parts import cosine, derive, open_run, prefixed, seed_everything, shuffled, slices, under
 from handrail.recipes.progress import cumulative, progress
 from handrail.recipes.reward_parts import Loss, Parts, Reward, build
-from handrail.recipes.reward_summary import test
 from handrail.rollout import NativeEngine
 from handrail.track import Guard, Run
 
@@ -69,7 +69,8 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
             run.check()
     model.normalise(outputs(cfg, parts))
     model.save(run.folder / "model", parts.codec.tokenizer)
-    run.finish({**test(parts), "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
+    tested = held_out(model, parts.codec, parts.test)
+    run.finish({**tested, "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
 
 
 def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) -> dict[str, float]:

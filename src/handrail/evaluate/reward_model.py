@@ -1,36 +1,37 @@
-"""What a trained reward model shows on held-out rankings: by itself, by criterion, head by head."""
+"""What a reward model shows on held-out rankings: by itself, by criterion, head by head."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import torch
 
-from handrail.data import ranking_batch
-from handrail.evaluate import (
+from handrail.data import Codec, ranking_batch
+from handrail.evaluate.accuracy import (
     accuracy,
     calibration,
-    disagreement,
     expected_calibration_error,
     labeller_agreement,
     length_rule_accuracy,
     margins,
     pair_differences,
 )
-from handrail.recipes.reward_parts import Parts
+from handrail.evaluate.disagreement import disagreement
 from handrail.records import Ranking
+
+if TYPE_CHECKING:  # importing a model costs seconds that a judge by function need not wait
+    from handrail.models import Heads, ScalarModel
 
 Scores = Sequence[Sequence[float]]  # [N][K], a score for each response of each ranking
 
 
-def test(parts: Parts) -> dict:
-    """Held-out accuracy with its interval, what length alone reaches, the labellers' own agreement, calibration, margins.
+def held_out(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> dict:
+    """Accuracy with its interval, what length alone reaches, the labellers' own agreement, calibration, margins.
 
     Each ranking is judged by the score of its own criterion.  Of several criteria also one by one, and what the sum of
     them reaches; of several heads also one by one, and what their disagreement is worth.
     """
-    model, rankings = parts.model, parts.test
-    heads, units = model.heads, model.units().tolist()
-    scores = scores_of(parts)
+    heads, units, scores = model.heads, model.units().tolist(), scores_of(model, codec, rankings)
     own = [heads.criteria.index(r.criterion) for r in rankings]
     by_criterion = [model.by_criterion(s)[:, c].tolist() for s, c in zip(scores, own, strict=True)]
     lengths = [[float(len(response)) for response in r.responses] for r in rankings]
@@ -42,21 +43,21 @@ def test(parts: Parts) -> dict:
         found["criteria"] = {
             name: judged(*some(own, c, rankings, by_criterion), [units[c]] * own.count(c)) for c, name in enumerate(heads.criteria)
         }
-        found["combination"] = combination(parts, [model.combined(s).tolist() for s in scores])
+        found["combination"] = combination(heads, rankings, own, [model.combined(s).tolist() for s in scores])
     if heads.count > 1:
-        found["heads"] = [each(parts, scores, own, head) for head in range(heads.count)]
+        found["heads"] = [each(heads, rankings, own, scores, head) for head in range(heads.count)]
     if heads.members > 1:
-        members = [heads.apart(s)[:, c] for s, c in zip(scores, own, strict=True)]
-        found["disagreement"] = disagreeing(rankings, [m.tolist() for m in members], by_criterion)
+        members = [heads.apart(s)[:, c].tolist() for s, c in zip(scores, own, strict=True)]
+        found["disagreement"] = disagreeing(rankings, members, by_criterion)
     return found
 
 
 @torch.no_grad()
-def scores_of(parts: Parts) -> list[torch.Tensor]:
-    """[K, H] the score of each head for each response, a tensor for each ranking of the test."""
-    parts.model.hf.eval()
-    batch = ranking_batch(parts.codec, parts.test, parts.model.context)
-    flat = parts.model.head_scores(batch.sequences).cpu()
+def scores_of(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> list[torch.Tensor]:
+    """[K, H] the score of each head for each response, a tensor for each ranking."""
+    model.hf.eval()
+    batch = ranking_batch(codec, rankings, model.context)
+    flat = model.head_scores(batch.sequences).cpu()
     return [flat[row[mask]] for row, mask in zip(batch.index, batch.mask, strict=True)]
 
 
@@ -83,31 +84,26 @@ def some(own: list[int], criterion: int, rankings: Sequence[Ranking], scores: Sc
     return [rankings[row] for row in rows], [scores[row] for row in rows]
 
 
-def combination(parts: Parts, scores: Scores) -> dict:
+def combination(heads: "Heads", rankings: Sequence[Ranking], own: list[int], scores: Scores) -> dict:
     """How the weighted sum orders the pairs of all criteria together, and of each: what is given up for what."""
-    places, prompts = [r.places for r in parts.test], [r.prompt.id for r in parts.test]
-    own = [parts.model.heads.criteria.index(r.criterion) for r in parts.test]
-    criteria = {}
-    for c, name in enumerate(parts.model.heads.criteria):
-        rankings, theirs = some(own, c, parts.test, scores)
-        criteria[name] = judged(rankings, theirs, [1.0] * len(rankings))["accuracy"]
+    places, prompts = [r.places for r in rankings], [r.prompt.id for r in rankings]
     gaps = [gap for row in pair_differences(scores, places) for gap in row]
+    criteria = {name: some(own, c, rankings, scores) for c, name in enumerate(heads.criteria)}
     return {
-        "weights": dict(zip(parts.model.heads.criteria, parts.model.heads.weights.tolist(), strict=True)),
+        "weights": dict(zip(heads.criteria, heads.weights.tolist(), strict=True)),
         "accuracy": asdict(accuracy(scores, places, prompts)),
         "margins": [asdict(b) for b in margins(gaps)],
-        "criteria": criteria,
+        "criteria": {name: judged(theirs, found, [1.0] * len(theirs))["accuracy"] for name, (theirs, found) in criteria.items()},
     }
 
 
-def each(parts: Parts, scores: list[torch.Tensor], own: list[int], head: int) -> dict:
+def each(heads: "Heads", rankings: Sequence[Ranking], own: list[int], scores: list[torch.Tensor], head: int) -> dict:
     """One head on the rankings of its criterion, and what it is normalised by."""
-    heads = parts.model.heads
     criterion, member = divmod(head, heads.members)
-    rankings, theirs = some(own, criterion, parts.test, [s[:, head].tolist() for s in scores])
+    theirs, found = some(own, criterion, rankings, [s[:, head].tolist() for s in scores])
     mean, std = float(heads.mean[head]), float(heads.std[head])
     about = {"criterion": heads.criteria[criterion], "member": member, "mean": mean, "std": std}
-    return about | judged(rankings, theirs, [std] * len(rankings))
+    return about | judged(theirs, found, [std] * len(theirs))
 
 
 def disagreeing(rankings: Sequence[Ranking], members: Sequence[Sequence[Sequence[float]]], scores: Scores) -> dict:
