@@ -17,7 +17,7 @@ from handrail.recipes.dpo import DPO
 from handrail.recipes.ppo_parts import PPO
 from handrail.recipes.reinforce_parts import Reinforcement
 from handrail.recipes.relaxed import Relaxed
-from handrail.recipes.reward import Reward
+from handrail.recipes.reward_parts import Reward
 from handrail.recipes.sft import SFT
 from handrail.records import Ranking
 from handrail.tasks import TASKS, crew

@@ -1,6 +1,7 @@
 """The shapes of everything in `handrail.algo`, named once: what goes in, and what must come out.
 
-B sequences, T response tokens, V tokens of the vocabulary, N rankings or pairs, K responses to one prompt.
+B sequences, T response tokens, V tokens of the vocabulary, N rankings or pairs, K responses to one prompt,
+M heads of an ensemble.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, baseline, control, direct, kl, objective, preference, regression, relaxed, stats, value
+from handrail.algo import advantage, baseline, control, direct, ensemble, kl, objective, preference, regression, relaxed, stats, value
 
-B, T, V, N, K = 3, 5, 7, 4, 6
+B, T, V, N, K, M = 3, 5, 7, 4, 6, 2
 SCALAR, RESPONSES, TOKENS, PAIRS = Float[Tensor, ""], Float[Tensor, f"{B}"], Float[Tensor, f"{B} {T}"], Float[Tensor, f"{N}"]
 MASK = torch.arange(T) < torch.tensor([[5], [1], [3]])
 GROUP, TWICE = torch.tensor([4, 1, 4]), torch.arange(N).repeat(2)
@@ -53,9 +54,17 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     objective.response_weight: (lambda: objective.response_weight(MASK.sum(1)), (Float[Tensor, f"{B}"],)),
     objective.length_weight: (lambda: objective.length_weight(MASK.sum(1)), (Float[Tensor, f"{B}"],)),
     objective.entropy_bonus: (lambda: objective.entropy_bonus(tokens(), MASK, 9), (SCALAR,)),
-    preference.bradley_terry_loss: (lambda: preference.bradley_terry_loss(*torch.rand(4, N)), (SCALAR,)),
+    ensemble.ensemble_mean: (lambda: ensemble.ensemble_mean(torch.randn(B, T, M)), (TOKENS,)),
+    ensemble.ensemble_minimum: (lambda: ensemble.ensemble_minimum(torch.randn(B, T, M)), (TOKENS,)),
+    ensemble.ensemble_spread: (lambda: ensemble.ensemble_spread(torch.randn(B, T, M)), (TOKENS,)),
+    ensemble.ensemble_mean_minus_std: (lambda: ensemble.ensemble_mean_minus_std(torch.randn(B, T, M), 0.5), (TOKENS,)),
+    preference.bradley_terry_loss: (lambda: preference.bradley_terry_loss(tokens(), 0.1), (TOKENS,)),
     preference.ranking_loss: (
         lambda: preference.ranking_loss(torch.randn(N, K), PLACES, RANKED, torch.zeros(N), torch.ones(N), N),
+        (SCALAR,),
+    ),
+    preference.plackett_luce_loss: (
+        lambda: preference.plackett_luce_loss(torch.randn(N, K), PLACES, RANKED, torch.zeros(N), torch.ones(N), N),
         (SCALAR,),
     ),
     preference.centring_loss: (lambda: preference.centring_loss(torch.randn(N, K), RANKED, N), (SCALAR,)),

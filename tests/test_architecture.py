@@ -22,7 +22,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "batch": "errors",
     "parallel": "errors",
     "data": "errors config records batch",
-    "models": "errors config batch",
+    "models": "errors config algo batch",
     "rollout": "errors config batch models",
     "track": "errors config records",
     "evaluate": "errors config records batch algo data models rollout track",

@@ -255,8 +255,8 @@ def test_a_wrong_format_name_offers_the_nearest(tmp_path: Path) -> None:
     source = lines(tmp_path / "a.jsonl", {"prompt": "why?", "response": "so"})
     with pytest.raises(ConfigError, match=r"no format 'alpacca'(.|\n)*completion(.|\n)*did you mean 'alpaca'"):
         load_demonstrations(source.model_copy(update={"format": "alpacca"}))
-    with pytest.raises(ConfigError, match="'rating' holds no rankings"):
-        load_rankings(source.model_copy(update={"format": "rating"}))
+    with pytest.raises(ConfigError, match="'response' holds no rankings"):
+        load_rankings(source.model_copy(update={"format": "response"}))
 
 
 def test_a_format_that_is_not_found_lists_the_known(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ class RankingBatch:
     index: Tensor  # [N, K] int64, row of `sequences` for each response; 0 under a False mask
     mask: Tensor  # [N, K] bool
     places: Tensor  # [N, K] int64, 1 is the best
+    ratings: Tensor  # [N, K] float32, the scores that the places come from; 0 where there are none
     margin: Tensor  # [N] float32
     weight: Tensor  # [N] float32
 

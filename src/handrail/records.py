@@ -6,10 +6,11 @@ a comparison is a ranking of two.  Place 1 is the best, equal places are ties.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Role = Literal["system", "user", "assistant"]
 
@@ -86,15 +87,21 @@ class Response(Record):
 
 
 class Ranking(Record):
-    """K responses to one prompt with their places.  1 is the best; equal places are ties."""
+    """K responses to one prompt with their places.  1 is the best; equal places are ties.
+
+    `criterion` says by what they were judged, "" where that is left open.  `scores` are the ratings that the places
+    come from, where they come from ratings.
+    """
 
     prompt: Prompt
     responses: tuple[str, ...] = Field(min_length=2)
     places: tuple[int, ...]
     labeller: str = ""
+    criterion: str = ""
     margin: float = 0.0
     weight: float = 1.0
     models: tuple[str, ...] = ()
+    scores: tuple[FiniteFloat, ...] = ()
 
     @model_validator(mode="after")
     def _one_place_each(self) -> "Ranking":
@@ -104,12 +111,28 @@ class Ranking(Record):
             raise ValueError("places count from 1")
         if self.models and len(self.models) != len(self.responses):
             raise ValueError(f"{len(self.responses)} responses have {len(self.models)} models")
+        if self.scores and len(self.scores) != len(self.responses):
+            raise ValueError(f"{len(self.responses)} responses have {len(self.scores)} scores")
+        if self.scores and places_of(self.scores) != places_of([-place for place in self.places]):
+            raise ValueError(f"the scores {list(self.scores)} do not give the places {list(self.places)}")
         return self
+
+    @property
+    def id(self) -> str:
+        """The first 16 hex digits of a SHA-256 of who ranked what by what, and how; margin and weight are not in it."""
+        told = [self.prompt.text, self.responses, self.places, self.labeller, self.criterion]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) for every pair that is not tied, as indices into `responses`."""
         k = range(len(self.places))
         return [(i, j) for i in k for j in k if self.places[i] < self.places[j]]
+
+
+def places_of(scores: Sequence[float]) -> tuple[int, ...]:
+    """The places that scores give: 1 for the highest, equal ones for equal scores."""
+    order = sorted(set(scores), reverse=True)
+    return tuple(order.index(score) + 1 for score in scores)
 
 
 class Rating(Record):

@@ -72,7 +72,13 @@ def _reward(folder: Path) -> str:
         return ""
     rule = tested.get("length_baseline") or {}
     beside = f"; going by length alone would reach {100 * rule['value']:.1f} %" if rule.get("value") is not None else ""
-    return f"The reward model tells which of two new responses people prefer in {percent(tested['accuracy'])} of the cases{beside}."
+    said = f"The reward model tells which of two new responses people prefer in {percent(tested['accuracy'])} of the cases{beside}."
+    criteria = {name: found["accuracy"] for name, found in (tested.get("criteria") or {}).items() if found["accuracy"]}
+    if criteria:
+        said += " By criterion: " + ", ".join(f"{name} {100 * share['value']:.1f} %" for name, share in criteria.items()) + "."
+    if pairs := tested.get("disagreement"):
+        said += f" Its heads agree about {100 * pairs['unanimous']:.0f} % of the pairs."
+    return said
 
 
 def _ppo(folder: Path) -> str:

@@ -16,7 +16,7 @@ from handrail.config import Settings
 
 SCHEMAS = {  # where the settings of each verb stand
     "sft": "handrail.recipes.sft:SFT",
-    "reward": "handrail.recipes.reward:Reward",
+    "reward": "handrail.recipes.reward_parts:Reward",
     "ppo": "handrail.recipes.ppo_parts:PPO",
     "reinforce": "handrail.recipes.reinforce_parts:Reinforcement",
     "relaxed": "handrail.recipes.relaxed:Relaxed",

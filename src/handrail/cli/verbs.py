@@ -104,6 +104,10 @@ def reward(config: Config, assignments: Assignments = None) -> dict:
 
     Begin with the model after SFT. The test on held-out prompts stands beside what a rule on length alone reaches.
 
+    The data may also be rankings of several responses, or ratings of them. Where they name criteria (helpful, concise),
+    each gets a head of its own. With heads=4 it is an ensemble; PPO may then go by its most doubtful head:
+    reward.combine.rule=minimum.
+
     Example:  [bold]handrail reward reward.yaml model.path=runs/sft data.path=comparisons.jsonl[/]
     """
     cfg = settings("reward", config, assignments)

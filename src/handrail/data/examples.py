@@ -45,11 +45,13 @@ def ranking_batch(codec: Codec, rankings: Sequence[Ranking], context: int) -> Ra
     width = max((len(ranking.responses) for ranking in rankings), default=0)
     index = torch.zeros(len(rankings), width, dtype=torch.int64)
     places = torch.ones(len(rankings), width, dtype=torch.int64)
+    ratings = torch.zeros(len(rankings), width)
     mask = torch.zeros(len(rankings), width, dtype=torch.bool)
     for row, ranking in enumerate(rankings):
         prompt_ids, count = codec.encode_prompt(ranking.prompt), len(ranking.responses)
         index[row, :count] = torch.arange(len(pairs), len(pairs) + count)
         places[row, :count] = torch.tensor(ranking.places)
+        ratings[row, :count] = torch.tensor(ranking.scores or [0.0] * count)
         mask[row, :count] = True
         pairs += [(prompt_ids, codec.encode_response(text, end=True)) for text in ranking.responses]
         longest = max(len(prompt) + len(response) for prompt, response in pairs[-count:])
@@ -57,7 +59,7 @@ def ranking_batch(codec: Codec, rankings: Sequence[Ranking], context: int) -> Ra
             raise _too_long(ranking.prompt, longest, context)
     margin = torch.tensor([ranking.margin for ranking in rankings], dtype=torch.float32)
     weight = torch.tensor([ranking.weight for ranking in rankings], dtype=torch.float32)
-    return RankingBatch(Sequences.of(pairs), index, mask, places, margin, weight)
+    return RankingBatch(Sequences.of(pairs), index, mask, places, ratings, margin, weight)
 
 
 def within_context(codec: Codec, records: Sequence[R], context: int) -> tuple[list[R], dict[str, int]]:

@@ -62,6 +62,11 @@ def whole_numbers(row: Row, field: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def numbers(row: Row, field: str) -> tuple[float, ...]:
+    found = _list(row, field)
+    return tuple(number(Row(row.where, {field: item}), field) for item in found)
+
+
 def messages(row: Row, field: str) -> list[Message]:
     """A list of {"role", "content"}.  Their order is judged by `prompt_of_messages`."""
     found = []

@@ -162,10 +162,11 @@ def _pair(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Found:
 
 def _ranking(row: Row) -> Found:
     places = fields.whole_numbers(row, _one(row.values, "places", "ranks"))
-    return [_judged(row, fields.prompt(row), fields.texts(row, "responses"), places)]
+    scores = fields.numbers(row, "scores") if row.values.get("scores") else ()
+    return [_judged(row, fields.prompt(row), fields.texts(row, "responses"), places, scores)]
 
 
-def _judged(row: Row, prompt: Prompt, responses: tuple[str, ...], places: tuple[int, ...]) -> Ranking:
+def _judged(row: Row, prompt: Prompt, responses: tuple[str, ...], places: tuple[int, ...], scores: tuple[float, ...] = ()) -> Ranking:
     """A ranking, with what the row says about it besides."""
     weight = fields.number_or(row, "weight", 1.0)
     if weight < 0:
@@ -176,9 +177,11 @@ def _judged(row: Row, prompt: Prompt, responses: tuple[str, ...], places: tuple[
             responses=responses,
             places=places,
             labeller=fields.text_or(row, "labeller"),
+            criterion=fields.text_or(row, "criterion"),
             margin=fields.number_or(row, "margin", 0.0),
             weight=weight,
             models=fields.texts(row, "models") if row.values.get("models") else (),
+            scores=scores,
         )
     except ValidationError as error:
         found = error.errors()[0]["msg"].removeprefix("Value error, ")
@@ -226,7 +229,7 @@ def _is_conversations(values: dict[str, Any]) -> bool:
     return isinstance(values["chosen"], list) and isinstance(values["rejected"], list)
 
 
-_ABOUT = ("labeller", "margin", "weight", "models")
+_ABOUT = ("labeller", "criterion", "margin", "weight", "models")
 
 # Those of one type of record are tried in this order: what needs more fields comes first.
 FORMATS = (
@@ -243,7 +246,14 @@ FORMATS = (
         _transcripts,
         _is_transcripts,
     ),
-    Format("ranking", Ranking, ("prompt", "responses", "places|ranks"), _ABOUT, "responses in their places, 1 the best", _ranking),
+    Format(
+        "ranking",
+        Ranking,
+        ("prompt", "responses", "places|ranks"),
+        (*_ABOUT, "scores"),
+        "responses in their places, 1 the best",
+        _ranking,
+    ),
     Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller"), "score of a response", _rating),
     Format("completion", Demonstration, ("prompt", "response|completion"), ("author",), "prompt, and the response to it", _completion),
     Format("turns", Demonstration, ("messages",), ("author",), "each of the assistant's messages -> response", _each_turn, _is_marked),

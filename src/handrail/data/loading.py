@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from handrail.data.fields import Drop
 from handrail.data.files import Row, open_rows
 from handrail.data.formats import FORMATS, Format
+from handrail.data.ratings import rankings_of
 from handrail.data.settings import Source
 from handrail.data.split import prompt_of
 from handrail.errors import ConfigError, DataError
@@ -41,6 +42,7 @@ class _Kind:
     takes: dict[type, Callable[[Any], Any]]  # in the order in which they are tried
     labels: Callable[[Any], Iterable[Label]] = lambda record: ()
     repeats: bool = True  # whether two equal prompts are two records
+    gathered: Callable[[list[Any], Counter[str]], list[Any]] = lambda records, dropped: records  # what several rows make together
 
 
 def load_demonstrations(source: Source) -> Loaded[Demonstration]:
@@ -55,8 +57,8 @@ def load_prompts(source: Source) -> Loaded[Prompt]:
 
 
 def load_rankings(source: Source) -> Loaded[Ranking]:
-    """Rankings; a comparison is one of two.  Raises DataError, ConfigError."""
-    return _load(source, _Kind("rankings", {Ranking: _itself}, _ranking_labels))
+    """Rankings; a comparison is one of two, and ratings of a prompt's responses are one.  Raises DataError, ConfigError."""
+    return _load(source, _Kind("rankings", {Ranking: _itself, Rating: _itself}, _labels, gathered=_rankings))
 
 
 def load_ratings(source: Source) -> Loaded[Rating]:
@@ -77,10 +79,23 @@ def _best(ranking: Ranking) -> Demonstration:
     return Demonstration(prompt=ranking.prompt, response=ranking.responses[ranking.places.index(min(ranking.places))])
 
 
+def _rankings(records: list[Any], dropped: Counter[str]) -> list[Any]:
+    if not (records and isinstance(records[0], Rating)):
+        return records
+    rankings, alone = rankings_of(records)
+    if alone:
+        dropped["the only rating of its prompt by its labeller"] = alone
+    return rankings
+
+
+def _labels(record: Ranking | Rating) -> Iterable[Label]:
+    return _rating_labels(record) if isinstance(record, Rating) else _ranking_labels(record)
+
+
 def _ranking_labels(ranking: Ranking) -> Iterable[Label]:
     for better, worse in ranking.pairs():
         pair = frozenset((ranking.responses[better], ranking.responses[worse]))
-        yield (ranking.labeller, ranking.prompt.text, pair), ranking.responses[better]
+        yield (ranking.labeller, ranking.criterion, ranking.prompt.text, pair), ranking.responses[better]
 
 
 def _rating_labels(rating: Rating) -> Iterable[Label]:
@@ -108,7 +123,7 @@ def _load(source: Source, kind: _Kind) -> Loaded:
             dropped[str(drop)] += 1
         else:
             records += found if kind.repeats else found[:1]  # the records of one row share their prompt
-    records = _kept(records, kind, dropped)
+    records = kind.gathered(_kept(records, kind, dropped), dropped)
     if not records:
         raise DataError(
             f"{rows.name}: none of {count} rows can be used ({_counts(dropped)})", f"at least one of the {kind.name}", "mend the data"

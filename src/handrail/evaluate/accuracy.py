@@ -44,6 +44,15 @@ class Bin:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many pairs have a difference in [low, high)."""
+
+    low: float
+    high: float
+    n: int
+
+
 def pair_differences(scores: Sequence[Sequence[float]], places: Sequence[Sequence[int]]) -> list[list[float]]:
     """score(better) - score(worse) for every pair that is not tied, one list a ranking.
 
@@ -122,18 +131,18 @@ def labeller_agreement(rankings: Sequence[Ranking], seed: int = 0, resamples: in
     """The share in which two labellers, asked about the same two responses, prefer the same one; None without overlap.
 
     Every two judgements of a pair by different labellers count once; ties are left out, as in `accuracy`, and so are
-    two judgements by one named labeller.  The interval is a bootstrap over prompts; `n` counts pairs of judgements.
+    two judgements by one named labeller or by two criteria.  The interval is a bootstrap over prompts; `n` counts pairs of judgements.
     """
-    votes: dict[tuple[str, str, str], list[tuple[str, bool]]] = defaultdict(list)
+    votes: dict[tuple[str, str, str, str], list[tuple[str, bool]]] = defaultdict(list)
     for ranking in rankings:
         for better, worse in ranking.pairs():
             won, lost = ranking.responses[better], ranking.responses[worse]
             if won != lost:
                 first, second = sorted((won, lost))
-                votes[ranking.prompt.id, first, second].append((ranking.labeller, won == first))
+                votes[ranking.prompt.id, ranking.criterion, first, second].append((ranking.labeller, won == first))
     same: dict[str, int] = defaultdict(int)
     count: dict[str, int] = defaultdict(int)
-    for (prompt, _, _), cast in votes.items():
+    for (prompt, *_), cast in votes.items():
         for (one, left), (other, right) in combinations(cast, 2):
             if one != other or not one:
                 same[prompt] += left == right
@@ -143,6 +152,24 @@ def labeller_agreement(rankings: Sequence[Ranking], seed: int = 0, resamples: in
     low, high = bootstrap([same[p] for p in count], [count[p] for p in count], seed, resamples)
     judged = sum(count.values())
     return Accuracy(sum(same.values()) / judged, low, high, judged)
+
+
+def margins(difference: Sequence[float], bins: int = 20) -> list[Count]:
+    """How the differences of pairs, better minus worse, are spread: equal bins around 0, which is an edge.
+
+    What lies left of 0 is ordered wrongly.  Bins beyond the smallest and the largest difference are left out.
+
+    Raises:
+        ValueError: a difference that is not finite.
+    """
+    d = np.asarray(difference, dtype=np.float64)
+    if not np.isfinite(d).all():
+        raise ValueError("a difference is NaN or infinite")
+    if not d.size:
+        return []
+    width = float(np.abs(d).max()) / (bins // 2) or 1.0
+    which = np.clip(np.floor(d / width).astype(int), -(bins // 2), bins // 2 - 1)
+    return [Count(b * width, (b + 1) * width, int((which == b).sum())) for b in range(int(which.min()), int(which.max()) + 1)]
 
 
 def calibration(difference: Sequence[float], outcome: Sequence[float] | None = None, bins: int = 10) -> list[Bin]:

@@ -109,7 +109,12 @@ MAIN = {
     ],
     "sft": [Panel(("loss", "eval_loss"), "Loss", "nats a token", "On responses only; held-out prompts beside it.")],
     "reward": [
-        Panel(("loss",), "Loss", "nats a pair", "ln 2 = 0.693 is a model that knows nothing."),
+        Panel(
+            ("loss",),
+            "Loss",
+            "nats",
+            "A model that knows nothing has ln 2 = 0.693 a pair, or ln K! a whole ranking, each times 1 + token_weight.",
+        ),
         Panel(("accuracy", "eval_accuracy"), "Accuracy", "share of pairs", "Pairs put in the labellers’ order."),
     ],
 }

@@ -166,6 +166,7 @@ def reward_model(found: Round) -> dict[str, Any] | None:
     shares, figures = [], {}
     for name, value, colour in (
         ("reward model", reached, "after"),
+        *((f"by {name}", found.get("accuracy"), "after") for name, found in (own.get("criteria") or {}).items()),
         ("length alone", own.get("length_baseline", given.get("length_baseline")), "muted"),
         ("two labellers agree", own.get("agreement", given.get("agreement")), "muted"),
         ("ceiling: the labellers’ noise", own.get("ceiling", given.get("ceiling")), "muted"),
@@ -182,6 +183,7 @@ def reward_model(found: Round) -> dict[str, Any] | None:
     return {
         "sentence": accuracy_sentence(reached, figures.get("length alone")),
         "share": part,
+        "disagreement": words.disagreement(own.get("disagreement")),
         "accuracy": share_chart(shares, "Accuracy on held-out pairs") if shares else None,
         "calibration": calibration_chart(bins) if bins else None,
         "error": sum(b["n"] * abs(b["observed"] - b["predicted"]) for b in bins) / sum(b["n"] for b in bins) if bins else None,

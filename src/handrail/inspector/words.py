@@ -108,6 +108,20 @@ def caveats(summary: dict[str, Any]) -> list[str]:
     return found
 
 
+def disagreement(found: Any) -> str | None:
+    """What an ensemble's disagreement is worth; None where there is no ensemble."""
+    if not isinstance(found, dict) or finite(found.get("unanimous")) is None:
+        return None
+    said = f"The heads of the ensemble order {percent(found['unanimous'])} of the held-out pairs alike."
+    spread, closeness = finite(found.get("by_spread")), finite(found.get("by_closeness"))
+    if spread is None or closeness is None:
+        return said
+    return (
+        f"{said} Take a pair that the score gets wrong and one that it gets right: the heads differ more over the wrong one "
+        f"{percent(spread)} of the time, and its two scores lie closer together {percent(closeness)} of the time; one half is chance."
+    )
+
+
 def _off_half(value: float, low: float | None, high: float | None) -> bool:
     """Whether a share differs from one half by more than 0.05, and by more than its interval leaves open."""
     if 0.45 <= value <= 0.55:

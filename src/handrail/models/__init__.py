@@ -6,10 +6,11 @@ Names are found on first use, so that the settings can be imported without torch
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from handrail.models.settings import Lora, ModelSettings, NewModel
+from handrail.models.settings import Combine, Lora, ModelSettings, NewModel
 
 if TYPE_CHECKING:
     from handrail.models.grouping import groups
+    from handrail.models.heads import Heads
     from handrail.models.language import LanguageModel
     from handrail.models.load import load_causal, load_tokenizer, new_model, resolve
     from handrail.models.machine import best_matmul, count_parameters, device
@@ -22,6 +23,7 @@ _HOME = {
     "LanguageModel": "language",
     "ScalarModel": "scalar",
     "OneTrunk": "trunk",
+    "Heads": "heads",
     "groups": "grouping",
     "load_causal": "load",
     "load_tokenizer": "load",
@@ -44,6 +46,8 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Combine",
+    "Heads",
     "LanguageModel",
     "Lora",
     "ModelSettings",

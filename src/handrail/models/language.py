@@ -170,12 +170,12 @@ def with_prompts(sequences: Sequences) -> None:
 
 
 def spread(sequences: Sequences, parts: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """[B, T] from (values, rows, columns) read one token before the response token that they belong to; zeros elsewhere."""
+    """[B, T, ...] from (values [N, ...], rows, columns) read one token before the response token that they belong to; zeros elsewhere."""
     if not parts:
         return torch.zeros(sequences.mask.shape, device=sequences.ids.device)
     values, rows, columns = (torch.cat(x) for x in zip(*parts, strict=True))
     longest = int(sequences.response_lengths.max())
-    empty = values.new_zeros(len(sequences), longest)
+    empty = values.new_zeros(len(sequences), longest, *values.shape[1:])
     return empty.index_put((rows, columns + 1 - sequences.prompt_lengths[rows]), values)
 
 

@@ -35,6 +35,8 @@ def relaxed_score(model: ScalarModel, sequences: Sequences, choice: Tensor) -> T
 
     Raises ModelError for a model that makes more of a token than its row of the embedding matrix.
     """
+    if getattr(model.hf.config, "is_encoder_decoder", False):
+        raise ModelError(f"{type(model.hf).__name__} reads the prompt with an encoder", "a decoder-only model")
     sequences = sequences.to(model.device)
     table = embedding_table(model)
     if choice.shape[-1] > len(table):
@@ -48,8 +50,8 @@ def relaxed_score(model: ScalarModel, sequences: Sequences, choice: Tensor) -> T
     with model.forward.precision(), model.forward.activated():
         hidden = model.forward.module(inputs_embeds=inputs, use_cache=False).last_hidden_state
         rows = torch.arange(len(sequences), device=inputs.device)
-        raw = model.head(hidden[rows, sequences.lengths - 1])[:, 0]  # what stands further right is never seen from here
-    return (raw.float() - model.mean) / model.std
+        outputs = model.head(hidden[rows, sequences.lengths - 1])  # what stands further right is never seen from here
+    return model.combined(model.heads.normalised(outputs.float()))
 
 
 def embedding_table(model: ScalarModel) -> Tensor:

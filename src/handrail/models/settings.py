@@ -40,6 +40,14 @@ class Lora(Settings):
     targets: list[str] | Literal["all-linear"] = "all-linear"
 
 
+class Combine(Settings):
+    """How the heads of a reward model become one score."""
+
+    rule: Literal["mean", "minimum", "mean_minus_std"] = Field("mean", description="over the heads of an ensemble")
+    k: float = Field(1.0, ge=0, description="of mean_minus_std: reward taken off for one of spread")
+    weights: dict[str, float] = Field({}, description="of each criterion, {}: 1 each")
+
+
 class ModelSettings(Settings):
     """Where a model comes from.  Exactly one of `path` and `new`."""
 

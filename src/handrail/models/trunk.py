@@ -13,8 +13,8 @@ from handrail.models.adapters import adapter_tensors, add_adapter, fill_adapter,
 from handrail.models.encoder_decoder import trunk_of
 from handrail.models.language import LanguageModel
 from handrail.models.load import load_causal, resolve
-from handrail.models.scalar import ScalarModel, classifier
-from handrail.models.settings import Lora, ModelSettings
+from handrail.models.scalar import ScalarModel, classifier, heads_of
+from handrail.models.settings import Combine, Lora, ModelSettings
 from handrail.models.weights import base_identity, owned
 
 
@@ -31,6 +31,7 @@ class OneTrunk:
         lora: of the policy, and of the critic where there is no reward model.
         reward: folder of a reward model that was trained with `lora` on the same backbone, or "".
         start: folder of an adapter that the policy starts from, or "": a fresh one, which changes nothing yet.
+        combine: how the reward model's heads become one score, None: as it was trained to.
 
     Raises:
         ModelError: the reward model has no adapter, or was trained on another backbone.
@@ -45,6 +46,7 @@ class OneTrunk:
         shared: bool = False,
         autocast: bool = False,
         compiled: bool = False,
+        combine: Combine | None = None,
     ):
         rewarded = RewardAdapter(reward, hf) if reward else None
         hf.requires_grad_(False)
@@ -72,14 +74,16 @@ class OneTrunk:
         critic = classifier(hf, trunk_of(hf), "zero")
         self.critic = ScalarModel(critic, autocast, compiled, adapter="critic", forward=self.policy.forward if shared else None)
         if rewarded:
-            scorer = classifier(hf, trunk_of(hf), "zero")
+            scorer = classifier(hf, trunk_of(hf), "zero", len(rewarded.head))
             scorer.config.handrail = {"mean": rewarded.mean, "std": rewarded.std}
-            self.reward = ScalarModel(scorer, autocast, compiled, adapter="reward")
+            self.reward = ScalarModel(scorer, autocast, compiled, adapter="reward", heads=rewarded.heads)
             with torch.no_grad():
                 self.reward.head.weight.copy_(rewarded.head)
+                if combine:
+                    self.reward.combine_by(combine)
                 if not shared:  # on the policy's hidden states the reward model's head means nothing
-                    self.critic.head.weight.copy_(rewarded.head / rewarded.std)
-                    self.critic.mean = rewarded.mean / rewarded.std
+                    weight, self.critic.mean = self.reward.one_head()
+                    self.critic.head.weight.copy_(weight)
             self.reward.freeze()
         if shared and not self.policy.splits:
             raise ModelError(f"{type(hf).__name__}: its head is more than a linear layer", "roles one_trunk or separate")
@@ -90,10 +94,12 @@ class OneTrunk:
                 parameter.requires_grad_(True)
 
     @classmethod
-    def load(cls, settings: ModelSettings, reward: str = "", shared: bool = False, start: str = "") -> "OneTrunk":
+    def load(
+        cls, settings: ModelSettings, reward: str = "", shared: bool = False, start: str = "", combine: Combine | None = None
+    ) -> "OneTrunk":
         """From the settings of the policy; its `lora` defaults to `Lora()`.  Raises ModelError."""
         hf = load_causal(settings.model_copy(update={"lora": None}))
-        return cls(hf, settings.lora or Lora(), reward, start, shared, settings.autocast, settings.compile)
+        return cls(hf, settings.lora or Lora(), reward, start, shared, settings.autocast, settings.compile, combine)
 
     def state(self) -> dict[str, Tensor]:
         """What is trained: the adapters and heads of policy and critic."""
@@ -125,6 +131,7 @@ class RewardAdapter:
                 "train the reward model with lora from the policy's path, or use separate models",
             )
         self.mean, self.std = float(kept["mean"]), float(kept["std"])
+        self.heads = heads_of(ModelSettings(path=reward), str(folder), kept)
         self.config, tensors = read_adapter(folder / "adapter")
         beside = f"{hf.base_model_prefix}." if hf.base_model is hf else ""  # T5's language model holds its layers itself
         self.tensors = {name.removeprefix(beside): tensor for name, tensor in tensors.items()}

@@ -18,7 +18,7 @@ from handrail.errors import ConfigError, DataError
 from handrail.pipeline.settings import Round
 from handrail.pipeline.stages import files
 from handrail.recipes.parts import derive
-from handrail.recipes.reward import Reward
+from handrail.recipes.reward_parts import Reward
 from handrail.records import Demonstration, Prompt, Ranking, Response
 from handrail.tasks import TASKS, crew
 

@@ -11,7 +11,7 @@ from handrail.models import ModelSettings, NewModel
 from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.ppo_parts import PPO
-from handrail.recipes.reward import Reward
+from handrail.recipes.reward_parts import Reward
 from handrail.recipes.sample import Sample
 from handrail.recipes.sft import SFT
 from handrail.rollout import Sampling
@@ -32,7 +32,7 @@ class DataSettings(Settings):
     """The user's own files.  What is missing is derived: prompts from the demonstrations and the comparisons."""
 
     demonstrations: Source | None = None
-    comparisons: Source | None = Field(None, description="comparisons or rankings by people")
+    comparisons: Source | None = Field(None, description="comparisons, rankings or ratings by people")
     responses: Source | None = Field(None, description="answers of several models, ranked by model_order")
     model_order: list[list[str]] = Field(
         [], description="the models of `responses`, the best first, those in one list tied, others left out"

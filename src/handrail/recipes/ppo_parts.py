@@ -189,13 +189,13 @@ def separate(cfg: PPO, codec: Codec) -> Roles:
     if not cfg.reward.model:
         critic = ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
         return Roles(policy, reference, critic, None)
-    reward_model = load_reward_model(cfg.reward.model, cfg.policy, codec)
+    reward_model = load_reward_model(cfg.reward.model, cfg.policy, codec, cfg.reward.combine)
     return Roles(policy, reference, ScalarModel.from_scalar(reward_model), reward_model)
 
 
 def one_trunk(cfg: PPO, codec: Codec) -> Roles:
     """Adapters and heads over one frozen backbone; the reference is the policy's starting adapter."""
-    trunk = OneTrunk.load(cfg.policy, cfg.reward.model, shared=cfg.roles == "one_trunk_shared")
+    trunk = OneTrunk.load(cfg.policy, cfg.reward.model, shared=cfg.roles == "one_trunk_shared", combine=cfg.reward.combine)
     return Roles(trunk.policy, trunk.reference, trunk.critic, trunk.reward)
 
 

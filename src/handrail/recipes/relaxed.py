@@ -108,7 +108,7 @@ def build(cfg: Relaxed) -> tuple[Parts, dict[str, str]]:
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     policy = LanguageModel.load(cfg.policy)
     reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
-    model = load_reward_model(cfg.reward, cfg.policy, codec)
+    model = load_reward_model(cfg.reward, cfg.policy, codec, None)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     settings = RewardSettings(model=cfg.reward, monitor=cfg.monitor, end_penalty=0.0)
     parts = Parts(

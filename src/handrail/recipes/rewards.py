@@ -11,7 +11,7 @@ from handrail.batch import Rollout
 from handrail.config import Settings
 from handrail.data import Codec
 from handrail.evaluate import FunctionJudge, TokenFunction, total
-from handrail.models import ModelSettings, ScalarModel, load_tokenizer, same_vocabulary
+from handrail.models import Combine, ModelSettings, ScalarModel, load_tokenizer, same_vocabulary
 from handrail.recipes.parts import fingerprint, source_of
 from handrail.records import Prompt
 
@@ -57,6 +57,7 @@ class RewardSettings(Settings):
 
     model: str = Field("", description="folder of a reward model")
     model_weight: float = 1.0
+    combine: Combine | None = Field(None, description="how its heads become one score, none: as it was trained to")
     function: str = Field("", description="file.py:name or package.module:name")
     function_weight: float = 1.0
     more: list[RewardTerm] = Field([], description="further terms, each with its weight")
@@ -76,6 +77,8 @@ class RewardSettings(Settings):
         names = [term.name or term.kind for term in self.more]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two terms of reward.more are called {twice[0]!r}; give each a name of its own")
+        if self.combine and not self.model:
+            raise ValueError("combine is for the heads of reward.model, and there is none")
         return self
 
 
@@ -130,7 +133,7 @@ def reward_inputs(settings: RewardSettings) -> dict[str, str]:
     return inputs
 
 
-def load_reward_model(path: str, like: ModelSettings, codec: Codec) -> ScalarModel:
+def load_reward_model(path: str, like: ModelSettings, codec: Codec, combine: Combine | None) -> ScalarModel:
     """A frozen reward model, computed with as the policy is.  Raises ModelError where it reads other tokens."""
     settings = ModelSettings(
         path=path,
@@ -140,7 +143,10 @@ def load_reward_model(path: str, like: ModelSettings, codec: Codec) -> ScalarMod
         gradient_checkpointing=like.gradient_checkpointing,
     )
     same_vocabulary(codec.tokenizer, load_tokenizer(settings))
-    return ScalarModel.load(settings).freeze()
+    model = ScalarModel.load(settings).freeze()
+    if combine:
+        model.combine_by(combine)
+    return model
 
 
 def _judge(function: str, settings: RewardSettings) -> FunctionJudge | None:
@@ -161,7 +167,7 @@ class _Model:
     """The score of a reward model."""
 
     def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
-        self.model = load_reward_model(term.model, like, codec)
+        self.model = load_reward_model(term.model, like, codec, None)
 
     def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
         return self.model.score(rollout.sequences).float()
@@ -243,7 +249,8 @@ class RewardSource:
         tokens = torch.zeros(rollout.logp.shape, device=device)
         components: dict[str, Tensor] = {}
         if self.model:
-            components["reward_model"] = self.model.score(rollout.sequences).float()
+            components["reward_model"], of_heads = self.model.judged(rollout.sequences)
+            components |= of_heads
             score = score + self.settings.model_weight * components["reward_model"]
         if self.function:
             components["reward_function"] = torch.tensor(self.function.score(prompts, texts), device=device)
@@ -262,5 +269,5 @@ class RewardSource:
 
 def load_reward(settings: RewardSettings, like: ModelSettings, codec: Codec) -> RewardSource:
     """The reward that the settings name, its models held as `like` is."""
-    model = load_reward_model(settings.model, like, codec) if settings.model else None
+    model = load_reward_model(settings.model, like, codec, settings.combine) if settings.model else None
     return RewardSource(settings, model, like, codec)

@@ -122,10 +122,10 @@ class TableScores:
     def __init__(self, scores: Tensor):
         self.scores = scores
 
-    def score(self, sequences: Sequences) -> Tensor:
-        """[B] the score of each whole response; NaN for one that is none."""
+    def judged(self, sequences: Sequences) -> tuple[Tensor, dict[str, Tensor]]:
+        """[B] the score of each whole response, NaN for one that is none; and nothing beside it."""
         at = Places.of(sequences)
-        return torch.where(at.response < 0, float("nan"), self.scores[at.prompt[:, 0], at.response])
+        return torch.where(at.response < 0, float("nan"), self.scores[at.prompt[:, 0], at.response]), {}
 
 
 class TableCodec:
