@@ -11,8 +11,7 @@ from rich.text import Text
 from handrail.cli.frame import Assignments, Config, out, verb
 from handrail.cli.results import example, following, learnt, lines, panel, read
 from handrail.cli.settings_help import WithSettings, schema
-from handrail.config import Settings, load, override, read_yaml, validate
-from handrail.errors import ConfigError
+from handrail.config import Settings, load, read_yaml
 
 if TYPE_CHECKING:
     from handrail.pipeline import Round
@@ -36,27 +35,11 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
     """The settings of a stage, from its own file or from a whole round's, which fills in what follows from the round."""
     found = read_yaml(config)  # before the recipe is imported, which takes seconds
     given = assignments or []
-    kind = schema(name)
+    from handrail.pipeline.settings import is_round, of_round
+
     if not is_round(found):
-        return load(kind, config, given, section=name)
+        return load(schema(name), config, given, section=name)
     return of_round(found, name, config, given)
-
-
-def is_round(found: dict) -> bool:
-    """Whether the mapping of a file is a whole round's: it has a task, or data of several kinds."""
-    data = found.get("data")
-    return "task" in found or (isinstance(data, dict) and bool(data.keys() & {"demonstrations", "comparisons", "responses", "prompts"}))
-
-
-def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Settings:
-    """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
-    from handrail.pipeline import Round, stage_settings
-
-    whole: Round = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
-    stages = stage_settings(whole, Path(whole.out))[0]
-    if name not in stages:
-        raise ConfigError(f"{config}: this round has no stage '{name}'", f"one of {', '.join(stages)}")
-    return stages[name]
 
 
 def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
