@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "tasks": "errors records",
     "inspector": "errors records track",
     "pipeline": EVERYTHING,
+    "search": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }

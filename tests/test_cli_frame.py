@@ -46,7 +46,7 @@ def only(work) -> typer.Typer:
 def test_help_names_every_verb() -> None:
     told = call("--help")
     assert told.exit_code == 0
-    for name in ("demo", "init", "run", "sft", "sample", "reward", "ppo", "evaluate", "report", "chat", "show"):
+    for name in ("demo", "init", "run", "sft", "sample", "reward", "ppo", "evaluate", "search", "report", "chat", "show"):
         assert f" {name} " in told.stdout
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Settings)
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round or of a run.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round, of a run or of a search.", show_default=False)]
 ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 
@@ -194,7 +194,7 @@ def tell_story(folder: Path) -> None:
 
 @verb
 def report(run: RunFolder, file: ReportFile = None, open_it: Open = False) -> dict:
-    """Write one HTML file over a round or a run: curves, accuracy, replies, one response token by token.
+    """Write one HTML file over a round, a run or a search: curves, accuracy, replies, one response token by token.
 
     The file opens from disk, offline, and prints.
 

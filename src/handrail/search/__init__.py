@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.text import Text
 
-from handrail.errors import ConfigError, NonFiniteError
+from handrail.errors import ConfigError, HandrailError, NonFiniteError
 from handrail.recipes.progress import console
 from handrail.search import figures, results, trials
 from handrail.search.base import Base, read_base
@@ -143,6 +143,9 @@ def attempted(plan: Plan, trial: Trial, folder: Path, peers: list[Path]) -> Tria
         gc.collect()  # a failed trial's model is held by the traceback until now
         said = error.found if isinstance(error, NonFiniteError) else f"{type(error).__name__}: {error}"
         return replace(trial, state="failed", reason=said)
+    except HandrailError:
+        console.print(f"trial {trial.number} ends the search here; with its cause mended, the same command goes on with it")
+        raise
     read = {name: figures.read(summary, name) for name in (cfg.objectives | cfg.constraints)}
     if bad := [name for name, (value, _) in read.items() if not math.isfinite(value)]:
         return replace(trial, state="failed", reason=f"{', '.join(bad)}: not a finite number")

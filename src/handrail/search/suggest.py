@@ -34,15 +34,16 @@ def require_optuna() -> None:
 def suggest(
     cfg: Search, space: list[Dimension], history: Sequence[Trial], number: int, own: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(settings, what the sampler remembers of them) for trial `number`; `own` are the values to take instead, if given."""
+    """(settings, what the sampler remembers of them) for trial `number`; `own` are the values to take instead, if given.
+
+    The sampler is asked in either case: a genetic algorithm counts only trials that it gave to a generation.
+    """
     study = rebuilt(cfg, space, history, number)
-    if own is not None:
-        study.enqueue_trial({d.key: inward(d, own[d.key]) for d in space})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Optuna calls experimental is chosen on purpose
         asked = study.ask({d.key: distribution(d) for d in space})
     remembered = {k: v for k, v in study.trials[-1].system_attrs.items() if k.endswith(GENERATION)}
-    return {d.key: outward(d, asked.params[d.key]) for d in space}, remembered
+    return own or {d.key: outward(d, asked.params[d.key]) for d in space}, remembered
 
 
 def rebuilt(cfg: Search, space: list[Dimension], history: Sequence[Trial], number: int) -> "optuna.Study":
