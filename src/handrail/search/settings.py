@@ -13,8 +13,8 @@ Direction = Literal["maximise", "minimise"]
 class Limit(Settings):
     """Between which values a figure of the summary must lie."""
 
-    least: float | None = None
-    most: float | None = None
+    least: float | None = Field(None, description="of a figure of the summary, none: no such bound")
+    most: float | None = Field(None, description="likewise")
 
     @model_validator(mode="after")
     def _one_side(self) -> "Limit":
