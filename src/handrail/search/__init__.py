@@ -136,11 +136,11 @@ def done(plan: Plan, trial: Trial, history: list[Trial]) -> Trial:
 def attempted(plan: Plan, trial: Trial, folder: Path, peers: list[Path]) -> Trial:
     """Do the trial's work and read its figures.  A failure that its settings can have caused is noted, any other raised."""
     cfg = plan.cfg
+    gc.collect()  # the models of a trial that failed may still hang in a cycle with its traceback
     try:
         summary = plan.base.work(trial.settings, folder, peers)
     except FAILURES as error:
         logger.warning("trial %d failed: %s", trial.number, error)
-        gc.collect()  # a failed trial's model is held by the traceback until now
         said = error.found if isinstance(error, NonFiniteError) else f"{type(error).__name__}: {error}"
         return replace(trial, state="failed", reason=said)
     except HandrailError:
