@@ -31,6 +31,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "inspector": "errors records track",
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
+    "search": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import handrail
-from handrail.cli import chat, demo, init, selftest, tokens, verbs
+from handrail.cli import chat, demo, init, search, selftest, tokens, verbs
 from handrail.cli.frame import Json, Mode, Quiet, Verbose
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def everywhere(
 demo.add(app)
 init.add(app)
 verbs.add(app)
+search.add(app)
 chat.add(app)
 selftest.add(app)
 tokens.add(show)

@@ -26,6 +26,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "evaluate": "handrail.recipes.evaluate:Evaluate",
     "run": "handrail.pipeline:Round",
     "demo": "handrail.pipeline:Round",
+    "search": "handrail.search:Search",
 }
 
 REQUIRED = "must be given"

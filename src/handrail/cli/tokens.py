@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from handrail.cli.frame import Assignments, Config, out, shown, verb
-from handrail.cli.verbs import is_round, settings
+from handrail.cli.verbs import settings
 from handrail.config import override, read_yaml, validate
 from handrail.errors import ConfigError
 
@@ -82,9 +82,11 @@ def tokens(config: Config, assignments: Assignments = None, stage: StageName = "
 def prepared(stage: str, config: Path, assignments: list[str], scratch: Path) -> Any:
     """The stage's settings.  A round that has not begun gets its data in a scratch folder, so that one can look before."""
     found = read_yaml(config)
+    from handrail.pipeline import Round, make_data, stage_settings
+    from handrail.pipeline.settings import is_round
+
     if not is_round(found):
         return settings(stage, config, assignments)
-    from handrail.pipeline import Round, make_data, stage_settings
 
     whole = validate(Round, {**found, stage: override(found.get(stage) or {}, assignments)}, str(config))
     if not (Path(whole.out) / "round-1" / "data" / "prompts.jsonl").is_file():

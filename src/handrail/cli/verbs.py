@@ -12,15 +12,14 @@ from rich.text import Text
 from handrail.cli.frame import Assignments, Config, out, verb
 from handrail.cli.results import example, following, learnt, lines, panel, read
 from handrail.cli.settings_help import WithSettings, schema
-from handrail.config import Settings, load, override, read_yaml, validate
-from handrail.errors import ConfigError
+from handrail.config import Settings, load, read_yaml
 
 if TYPE_CHECKING:
     from handrail.pipeline import Round
 
 S = TypeVar("S", bound=Settings)
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round or of a run.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round, of a run or of a search.", show_default=False)]
 ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 
@@ -37,29 +36,11 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
     """The settings of a stage, from its own file or from a whole round's, which fills in what follows from the round."""
     found = read_yaml(config)  # before the recipe is imported, which takes seconds
     given = assignments or []
-    kind = schema(name)
+    from handrail.pipeline.settings import is_round, of_round
+
     if not is_round(found):
-        return load(kind, config, given, section=name)
+        return load(schema(name), config, given, section=name)
     return of_round(found, name, config, given)
-
-
-def is_round(found: dict) -> bool:
-    """Whether the mapping of a file is a whole round's: it has a task, or data of several kinds."""
-    data = found.get("data")
-    return "task" in found or (isinstance(data, dict) and bool(data.keys() & {"demonstrations", "comparisons", "responses", "prompts"}))
-
-
-def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Settings:
-    """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
-    from handrail.pipeline import Round, stage_settings
-
-    if name not in Round.model_fields:
-        raise ConfigError(f"{config}: a whole round has no stage '{name}'", "a file of its own, with the settings of the verb alone")
-    whole: Round = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
-    stages = stage_settings(whole, Path(whole.out))[0]
-    if name not in stages:
-        raise ConfigError(f"{config}: this round has no stage '{name}'", f"one of {', '.join(stages)}")
-    return stages[name]
 
 
 def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
@@ -280,7 +261,7 @@ def tell_story(folder: Path) -> None:
 
 @verb
 def report(run: RunFolder, file: ReportFile = None, open_it: Open = False) -> dict:
-    """Write one HTML file over a round or a run: curves, accuracy, replies, one response token by token.
+    """Write one HTML file over a round, a run or a search: curves, accuracy, replies, one response token by token.
 
     The file opens from disk, offline, and prints.
 

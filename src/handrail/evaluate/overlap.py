@@ -17,9 +17,11 @@ def rouge_l(responses: Sequence[str], references: Sequence[str]) -> float:
     Raises ValueError where there is not one reference a response, or none at all.
     """
     from rouge_score.rouge_scorer import RougeScorer  # slow to import, and rarely needed
+    from rouge_score.tokenizers import DefaultTokenizer
 
     _matched(responses, references)
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    # Without a tokenizer the scorer logs that it takes this one, and that first log sends all later ones to standard error.
+    scorer = RougeScorer(["rougeL"], tokenizer=DefaultTokenizer(use_stemmer=False))
     pairs = zip(references, responses, strict=True)
     found = [scorer.score(reference, response)["rougeL"].fmeasure for reference, response in pairs]
     return float(sum(found) / len(found))

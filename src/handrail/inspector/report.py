@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from handrail.errors import StorageError
-from handrail.inspector import words
+from handrail.inspector import search, words
 from handrail.inspector.charts import (
     Share,
     calibration_chart,
@@ -37,12 +38,13 @@ QUANTITIES = {  # heading and meaning of each column of the token table
 
 
 def write_report(folder: Path, out: Path) -> Path:
-    """Write the report over a round's folder, or a single run folder, to the file `out`; returns `out`.
+    """Write the report over a round's folder, a single run folder or a search, to the file `out`; returns `out`.
 
     Raises InputError where there is nothing to report on, DataError on a damaged file, StorageError where `out` cannot
     be written.  An existing file is replaced in one step.
     """
-    page = render(read_round(Path(folder)))
+    folder = Path(folder)
+    page = render_search(folder) if search.is_search(folder) else render(read_round(folder))
     out = Path(out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -56,8 +58,9 @@ def write_report(folder: Path, out: Path) -> Path:
     return out
 
 
-def render(found: Round) -> str:
-    """The page as text."""
+@cache
+def templates() -> Environment:
+    """The templates of the pages, with everything escaped; once a process, since compiling one takes a tenth of a second."""
     environment = Environment(
         loader=PackageLoader("handrail.inspector"),
         autoescape=True,
@@ -71,10 +74,27 @@ def render(found: Round) -> str:
         "duration": words.duration,
         "visible": visible,
     }
+    return environment
+
+
+def style(environment: Environment) -> Markup:
+    """The style sheet of every page."""
+    return Markup("\n").join(Markup(environment.get_template(name).render()) for name in ("charts.css", "report.css"))
+
+
+def render_search(folder: Path) -> str:
+    """The page over a search as text."""
+    environment = templates()
+    return environment.get_template("search.html.j2").render(style=style(environment), figure=search.figure, **search.page(folder))
+
+
+def render(found: Round) -> str:
+    """The page as text."""
+    environment = templates()
     script = environment.get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
-        style=Markup("\n").join(Markup(environment.get_template(name).render()) for name in ("charts.css", "report.css")),
+        style=style(environment),
         script=Markup(script),
         script_hash=digest,
         round=found,

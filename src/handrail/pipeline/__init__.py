@@ -5,6 +5,7 @@ of what it read stays the same; one that was interrupted goes on; one whose sett
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from handrail.config import dump
@@ -24,12 +25,15 @@ from handrail.tasks import TASKS, ceiling
 __all__ = ["Round", "make_data", "run", "stage_settings"]
 
 
-def run(cfg: Round) -> dict:
-    """The whole round; returns what stands in its summary.json."""
+def run(cfg: Round, peers: Sequence[Path] = ()) -> dict:
+    """The whole round; returns what stands in its summary.json.
+
+    A stage that one of the rounds in `peers` has done from the same settings and inputs is taken over from there.
+    """
     out = Path(cfg.out)
     settings = stage_settings(cfg, out)  # a wrong key in the last section is found before the first stage begins
     out.mkdir(parents=True, exist_ok=True)
-    log = Log()
+    log = Log(out, peers)
     first, reward = out / "round-1", settings[0]["reward"]
     stage(
         log,

@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from handrail.config import Settings, validate
+from handrail.config import Settings, override, validate
 from handrail.data import Source
+from handrail.errors import ConfigError
 from handrail.models import ModelSettings, NewModel
 from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.evaluate import Evaluate
@@ -93,6 +94,21 @@ def stage_settings(cfg: Round, out: Path) -> list[dict]:
         made = implied(cfg, out, number)
         rounds.append({name: validate(SCHEMAS[name], merge(base, getattr(cfg, name)), f"section {name}") for name, base in made.items()})
     return rounds
+
+
+def is_round(found: dict) -> bool:
+    """Whether the mapping of a file is a whole round's: it has a task, or data of several kinds."""
+    data = found.get("data")
+    return "task" in found or (isinstance(data, dict) and bool(data.keys() & {"demonstrations", "comparisons", "responses", "prompts"}))
+
+
+def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Settings:
+    """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
+    whole = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
+    stages = stage_settings(whole, Path(whole.out))[0]
+    if name not in stages:
+        raise ConfigError(f"{config}: this round has no stage '{name}'", f"one of {', '.join(stages)}")
+    return stages[name]
 
 
 def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:

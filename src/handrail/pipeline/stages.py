@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -16,8 +18,10 @@ from handrail.recipes.progress import console
 
 @dataclass
 class Log:
-    """What happened to each stage, for round.json."""
+    """What happened to each stage of the round in `root`, for round.json; `peers` are rounds that may have done one already."""
 
+    root: Path
+    peers: Sequence[Path] = ()
     stages: list[dict] = field(default_factory=list)
 
     def add(self, name: str, folder: Path, seconds: float, skipped: bool) -> None:
@@ -33,6 +37,43 @@ def plain(cfg: Settings) -> dict:
     return kept
 
 
+def content(name: str, settings: dict, inputs: dict[str, str], root: Path) -> str:
+    """A hash of what a stage is done from, wherever its round stands: equal for two rounds whose stage would come out the same."""
+    here = json.dumps(f"{root}/")[1:-1]
+    anywhere = json.loads(json.dumps([name, settings, inputs]).replace(f'"{here}', '"./'))
+    return hashlib.sha256(json.dumps(anywhere, sort_keys=True).encode()).hexdigest()
+
+
+def done_elsewhere(log: Log, wanted: str) -> Path | None:
+    """The folder of a finished stage with this content in another round, if there is one."""
+    for peer in log.peers:
+        for note in sorted(peer.glob("round-*/*/stage.json")):
+            found = json.loads(note.read_text())
+            if found["finished"] and found.get("content") == wanted and peer.resolve() != log.root.resolve():
+                return note.parent
+    return None
+
+
+def take_over(source: Path, folder: Path, note: dict) -> None:
+    """A copy of a finished stage with its own note, whole or not there at all.  Weights are hard links and take no room."""
+
+    def copy(old: str, new: str) -> str:
+        if old.endswith(".safetensors"):
+            try:
+                os.link(old, new)
+                return new
+            except OSError:  # another disk, or one that has no links
+                pass
+        return str(shutil.copy2(old, new))
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, copy_function=copy, ignore=shutil.ignore_patterns("lock", "stage.json", "checkpoints"))
+    write(temporary / "stage.json", note)
+    temporary.rename(folder)
+
+
 def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, str], work: Callable[[], Any]) -> None:
     """Do the work unless it is done; note what it was done from."""
     identity = hashlib.sha256(json.dumps([settings, inputs], sort_keys=True).encode()).hexdigest()
@@ -46,6 +87,11 @@ def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, s
         while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
             number += 1
         folder.rename(aside)
+    same = content(name, settings, inputs, log.root)
+    if not folder.exists() and (other := done_elsewhere(log, same)):
+        take_over(other, folder, {"identity": identity, "content": same, "finished": True, "seconds": 0.0})
+        log.add(name, folder, 0.0, skipped=True)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     spent = before["seconds"] if before and before["identity"] == identity else 0.0
     write(note, {"identity": identity, "finished": False, "seconds": spent})
@@ -56,7 +102,7 @@ def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, s
         write(note, {"identity": identity, "finished": False, "seconds": spent + time.perf_counter() - started})
         raise
     seconds = spent + time.perf_counter() - started
-    write(note, {"identity": identity, "finished": True, "seconds": seconds})
+    write(note, {"identity": identity, "content": same, "finished": True, "seconds": seconds})
     log.add(name, folder, seconds, skipped=False)
 
 

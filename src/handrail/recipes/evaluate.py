@@ -39,6 +39,7 @@ class Evaluate(Settings):
     template: Literal["auto", "chat", "plain"] = "auto"
     limit: int = Field(512, ge=0, description="prompts, 0: all")
     sampling: Sampling = Sampling()
+    sampling_before: Sampling | None = Field(None, description="another law for the model before, none: the same as the model after")
 
     @model_validator(mode="after")
     def _a_judge(self) -> "Evaluate":
@@ -58,21 +59,21 @@ def run(cfg: Evaluate) -> dict:
         if other:
             same_vocabulary(codec.tokenizer, load_tokenizer(ModelSettings(path=other)))
     before, after = (LanguageModel.load(m).freeze() for m in (cfg.before, cfg.after))
-    prompts, left_out = within_context(codec, prompts, before.context - cfg.sampling.max_new_tokens)
+    law, law_before = cfg.sampling, cfg.sampling_before or cfg.sampling
+    prompts, left_out = within_context(codec, prompts, before.context - max(law.max_new_tokens, law_before.max_new_tokens))
     ids = [codec.encode_prompt(p) for p in prompts]
     engine = NativeEngine(codec.tokenizer, codec.end_ids)
     rollouts: dict[str, Rollout] = {}
     with progress("evaluate", 3 * len(ids)) as advance:
-        for name, policy in (("before", before), ("control", before), ("after", after)):
+        for name, policy, sampling in (("before", before, law_before), ("control", before, law_before), ("after", after, law)):
             engine.sync(policy)
             seeds = [derive(cfg.seed, name, i) for i in range(len(ids))]
-            rollouts[name] = engine.generate(ids, seeds, cfg.sampling, cumulative(advance))
+            rollouts[name] = engine.generate(ids, seeds, sampling, cumulative(advance))
     texts = {name: [codec.decode(r) for r in rollout.responses()] for name, rollout in rollouts.items()}
 
     summary: dict = {"prompts": len(prompts)} | ({"left_out": left_out} if left_out else {})
-    law = cfg.sampling
-    if law.temperature > 0 and not law.top_k and law.top_p == 1:  # of filtered or greedy responses k1 is no divergence
-        summary["kl"] = divergence(after, before, rollouts["after"], law.temperature)
+    if whole(law) and whole(law_before):
+        summary["kl"] = divergence(after, before, rollouts["after"], law.temperature, law_before.temperature)
     summary |= {f"length_{name}": float(rollouts[name].response_lengths.float().mean()) for name in ("before", "after")}
     summary["length_ratio"] = summary["length_after"] / summary["length_before"]
     summary |= {f"ended_{name}": float(rollouts[name].ended.float().mean()) for name in ("before", "after")}
@@ -88,11 +89,16 @@ def run(cfg: Evaluate) -> dict:
     return summary
 
 
+def whole(law: Sampling) -> bool:
+    """Whether any response may be drawn.  Of filtered or greedy responses k1 is no divergence."""
+    return law.temperature > 0 and not law.top_k and law.top_p == 1
+
+
 @torch.no_grad()
-def divergence(after: LanguageModel, before: LanguageModel, rollout: Rollout, temperature: float) -> float:
-    """KL(after || before) in nats a response, by k1 on the responses of the model after."""
+def divergence(after: LanguageModel, before: LanguageModel, rollout: Rollout, temperature: float, temperature_before: float) -> float:
+    """KL(after || before) in nats a response, each at its temperature, by k1 on the responses of the model after."""
     sequences: Sequences = rollout.sequences.to(after.device)
-    kl = kl_k1(after.logp(sequences, temperature), before.logp(sequences, temperature))
+    kl = kl_k1(after.logp(sequences, temperature), before.logp(sequences, temperature_before))
     return float(masked_sum(kl, sequences.mask)) / len(rollout)
 
 
