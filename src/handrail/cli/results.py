@@ -124,7 +124,7 @@ def _evaluation(folder: Path) -> str:
     if "win_rate" not in found:
         return ""
     return (
-        f"On {found['win_rate']['n']} prompts that no stage has seen, the reply after PPO wins in {percent(found['win_rate'])}; "
+        f"On {found['win_rate']['n']} prompts that no stage has seen, the reply after training wins in {percent(found['win_rate'])}; "
         f"the model before against itself: {percent(found.get('control'))}."
     )
 

@@ -76,6 +76,10 @@ COMMON = {
     "sample": "settings of `handrail sample`",
     "reward": "settings of `handrail reward`",
     "ppo": "settings of `handrail ppo`",
+    "reinforce": "settings of `handrail reinforce`",
+    "best_of_n": "settings of `handrail best_of_n`",
+    "dpo": "settings of `handrail dpo`",
+    "relaxed": "settings of `handrail relaxed`",
     "best_of_n": "settings of `handrail best_of_n`",
     "evaluate": "settings of `handrail evaluate`",
 }

@@ -152,7 +152,9 @@ def ppo(cfg: Any) -> Batch:
     return Batch(rows, "trained on: what the policy writes after ▷", " ▷")
 
 
-STAGES: dict[str, Callable[[Any], Batch]] = {"sft": sft, "reward": reward, "ppo": ppo}
+STAGES: dict[str, Callable[[Any], Batch]] = {"sft": sft, "reward": reward} | dict.fromkeys(
+    ("ppo", "reinforce", "best_of_n", "relaxed"), ppo
+)
 
 
 def unpadded(sequences: "Sequences") -> Iterator[tuple[list[int], list[bool]]]:

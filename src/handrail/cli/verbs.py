@@ -210,7 +210,7 @@ def evaluate(config: Config, assignments: Assignments = None) -> dict:
 
 @verb
 def run(config: Config, assignments: Assignments = None) -> dict:
-    """Do a whole round from one file: SFT, reward model, PPO, evaluation, report.
+    """Do a whole round from one file: SFT, reward model, PPO (or another `method`), evaluation, report.
 
     A finished stage is skipped while its settings and what it reads stay the same; an interrupted one goes on.
 
@@ -220,9 +220,9 @@ def run(config: Config, assignments: Assignments = None) -> dict:
     from handrail.pipeline import Round
 
     cfg = load(Round, config, assignments or [])
-    return whole_round(
-        cfg, (f"handrail run {config} ppo.steps={2 * cfg.ppo.get('steps', 25)}", "another setting; what it does not touch is kept")
-    )
+    steps = 2 * getattr(cfg, cfg.method).get("steps", 25)
+    again = f"handrail run {config} {cfg.method}.steps={steps}" if cfg.method != "dpo" else f"handrail run {config} dpo.epochs=2"
+    return whole_round(cfg, (again, "another setting; what it does not touch is kept"))
 
 
 def whole_round(cfg: "Round", then: tuple[str, str]) -> dict:
@@ -242,7 +242,7 @@ def whole_round(cfg: "Round", then: tuple[str, str]) -> dict:
     following(
         [
             (str(report_file), "the report: open it in a browser"),
-            (f"handrail chat {before} {last / 'ppo'}", "before and after, side by side"),
+            (f"handrail chat {before} {last / cfg.method}", "before and after, side by side"),
             then,
         ]
     )

@@ -123,9 +123,10 @@ BOXES = {  # the loop's boxes: column, row, and which stage's seconds stand in t
     "responses": (2, 0, "responses"),
     "rankings": (2, 1, "labels"),
     "reward model": (1, 1, "reward"),
-    "PPO": (0, 1, "ppo"),
+    "policy": (0, 1, "ppo"),
     "evaluation": (0, 2, "evaluation"),
 }
+METHODS = {"ppo": "PPO", "reinforce": "REINFORCE", "best_of_n": "best of n", "dpo": "DPO", "relaxed": "relaxed"}
 WIDE, HIGH = 100, 40
 
 
@@ -140,11 +141,13 @@ def loop_drawing(seconds: dict[str, float]) -> Markup:
     back = "M106 172H274a10 10 0 0 0 10 -10V124"
     parts.append(tag("path", {"d": back, "class": "arrow again", "marker-end": "url(#head)"}))
     parts.append(text(222, 188, "next round: the new policy's responses", "unit", "middle"))
+    method = next((name for name in ("reinforce", "best_of_n", "dpo", "relaxed") if name in seconds), "ppo")
     for name, (x, y) in corner.items():
-        took = seconds.get(BOXES[name][2])
+        took = seconds.get(method if name == "policy" else BOXES[name][2])
+        name = METHODS.get(method, name) if name == "policy" else name
         box = {"x": x, "y": y, "width": WIDE, "height": HIGH, "rx": 7, "class": "box" if took is None else "box done"}
         parts.append(tag("rect", box))
         parts.append(text(x + WIDE / 2, y + (24 if took is None else 18), name, "name", "middle"))
         if took is not None:
             parts.append(text(x + WIDE / 2, y + 32, f"{took:.1f} s", "tick", "middle"))
-    return drawing(340, 196, "The loop: demonstrations, SFT, responses, rankings, reward model, PPO, evaluation", *parts)
+    return drawing(340, 196, "The loop: demonstrations, SFT, responses, rankings, reward model, policy, evaluation", *parts)

@@ -1,4 +1,5 @@
-"""A whole round from one file: demonstrations, SFT, responses, labels, reward model, PPO, evaluation, report.
+"""A whole round from one file: demonstrations, SFT, responses, labels, reward model, a better policy (by
+PPO or another method), evaluation, report.
 
 Each stage reads files and leaves files.  A stage that is finished is skipped as long as the hash of its settings and
 of what it read stays the same; one that was interrupted goes on; one whose settings changed is moved aside and redone.
@@ -6,6 +7,7 @@ of what it read stays the same; one that was interrupted goes on; one whose sett
 
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from handrail.config import dump
@@ -13,13 +15,11 @@ from handrail.data import load_rankings, split_by_prompt
 from handrail.inspector import write_report
 from handrail.pipeline.records import given, make_data, simulate
 from handrail.pipeline.settings import Round, stage_settings
-from handrail.pipeline.stages import Log, files, plain, stage, write
+from handrail.pipeline.stages import Log, files, plain, reads, stage, write
 from handrail.recipes import evaluate as evaluate_recipe
-from handrail.recipes import ppo as ppo_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
 from handrail.recipes import sft as sft_recipe
-from handrail.recipes.parts import fingerprint, source_of
 from handrail.tasks import TASKS, ceiling
 
 __all__ = ["Round", "make_data", "run", "stage_settings"]
@@ -50,7 +50,7 @@ def run(cfg: Round, peers: Sequence[Path] = ()) -> dict:
             "sft",
             Path(sft.out),
             plain(sft),
-            {"model": fingerprint(sft.model.path)} | files(first / "data/demonstrations.jsonl"),
+            reads(sft),
             lambda: sft_recipe.run(sft),
         )
     for number, here in enumerate(settings, 1):
@@ -74,13 +74,12 @@ def run(cfg: Round, peers: Sequence[Path] = ()) -> dict:
 
 
 def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
-    """Responses and labels where they are simulated, then reward model, PPO and evaluation."""
+    """Responses and labels where they are simulated, then reward model, policy and evaluation."""
     folder = out / f"round-{number}"
     rankings = folder / "labels/rankings.jsonl"
     if cfg.labels == "simulated":
         sample = here["sample"]
-        inputs = {"model": fingerprint(sample.model.path)} | files(Path(sample.prompts.path))
-        stage(log, "responses", folder / "responses", plain(sample), inputs, lambda: sample_recipe.run(sample))
+        stage(log, "responses", folder / "responses", plain(sample), reads(sample), lambda: sample_recipe.run(sample))
         earlier = [out / f"round-{n}/labels/rankings.jsonl" for n in range(1, number)]
         responses = folder / "responses/responses.jsonl"
         crew_settings = cfg.model_dump(include={"task", "seed"}) | {"round": number}
@@ -93,16 +92,11 @@ def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
             inputs,
             lambda: simulate(cfg, number, responses, earlier, rankings),
         )
-    reward, ppo, evaluation = here["reward"], here["ppo"], here["evaluate"]
-    inputs = {"model": fingerprint(reward.model.path)} | files(Path(reward.data.path), *([Path(reward.test.path)] if reward.test else []))
-    stage(log, "reward", Path(reward.out), plain(reward), inputs, lambda: reward_recipe.run(reward))
-    inputs = {"policy": fingerprint(ppo.policy.path), "reward": fingerprint(ppo.reward.model)} | files(Path(ppo.prompts.path))
-    inputs |= {"function": source_of(ppo.reward.function)}
-    stage(log, "ppo", Path(ppo.out), plain(ppo), inputs, lambda: ppo_recipe.run(ppo))
-    inputs = {name: fingerprint(path) for name, path in (("before", evaluation.before.path), ("after", evaluation.after.path))}
-    inputs |= {"reward": fingerprint(evaluation.reward), "function": source_of(evaluation.function)}
-    inputs |= files(*(Path(s.path) for s in (evaluation.prompts, evaluation.references) if s))
-    stage(log, "evaluation", Path(evaluation.out), plain(evaluation), inputs, lambda: evaluate_recipe.run(evaluation))
+    reward, policy, evaluation = here["reward"], here[cfg.method], here["evaluate"]
+    stage(log, "reward", Path(reward.out), plain(reward), reads(reward), lambda: reward_recipe.run(reward))
+    recipe = import_module(f"handrail.recipes.{cfg.method}")
+    stage(log, cfg.method, Path(policy.out), plain(policy), reads(policy), lambda: recipe.run(policy))
+    stage(log, "evaluation", Path(evaluation.out), plain(evaluation), reads(evaluation), lambda: evaluate_recipe.run(evaluation))
 
 
 def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:

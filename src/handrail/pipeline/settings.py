@@ -10,13 +10,18 @@ from handrail.data import Source
 from handrail.errors import ConfigError
 from handrail.models import ModelSettings, NewModel
 from handrail.recipes.best_of_n_parts import BestOfN
+from handrail.recipes.dpo import DPO
 from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.ppo_parts import PPO
+from handrail.recipes.reinforce_parts import Reinforcement
+from handrail.recipes.relaxed import Relaxed
 from handrail.recipes.reward_parts import Reward
 from handrail.recipes.sample import Sample
 from handrail.recipes.sft import SFT
 from handrail.rollout import Sampling
 from handrail.tasks import TASKS
+
+Method = Literal["ppo", "reinforce", "best_of_n", "dpo", "relaxed"]
 
 
 class TaskSettings(Settings):
@@ -53,13 +58,17 @@ class Round(Settings):
     data: DataSettings | None = None
     model: ModelSettings = ModelSettings(new=NewModel())
     template: Literal["auto", "chat", "plain"] = "auto"
+    method: Method = Field("ppo", description="the stage that improves the policy; the sections of the others are not used")
     labels: Literal["given", "simulated"] = Field("given", description="rankings from data.comparisons, or simulated labellers")
     sampling: Sampling = Sampling()
     sft: dict[str, Any] = {}
     sample: dict[str, Any] = {}
     reward: dict[str, Any] = {}
     ppo: dict[str, Any] = {}
-    best_of_n: dict[str, Any] = Field({}, description="settings of `handrail best_of_n`, which a round itself does not do")
+    reinforce: dict[str, Any] = {}
+    best_of_n: dict[str, Any] = {}
+    dpo: dict[str, Any] = {}
+    relaxed: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -82,7 +91,10 @@ SCHEMAS: dict[str, type[Settings]] = {
     "sample": Sample,
     "reward": Reward,
     "ppo": PPO,
+    "reinforce": Reinforcement,
     "best_of_n": BestOfN,
+    "dpo": DPO,
+    "relaxed": Relaxed,
     "evaluate": Evaluate,
 }
 
@@ -117,7 +129,7 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
     demonstrated = cfg.task is not None or (cfg.data is not None and cfg.data.demonstrations is not None)
     model = cfg.model.model_dump()
     start = {**model, "path": sft, "new": None} if demonstrated else model
-    judged = start["path"] if number == 1 else str(out / f"round-{number - 1}/ppo")  # whose responses are ranked
+    judged = start["path"] if number == 1 else str(out / f"round-{number - 1}/{cfg.method}")  # whose responses are ranked
     gold = TASKS[cfg.task.name].gold_function if cfg.task else ""
     answered = cfg.task is not None or (demonstrated and not isinstance(cfg.data and cfg.data.held_out, Source))
     rankings = data / "rankings.jsonl" if cfg.labels == "given" else folder / "labels/rankings.jsonl"
@@ -134,13 +146,14 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
             "data": {"path": str(rankings)},
             "sampling": cfg.sampling.model_dump(),
         },
-        "ppo": sampled | {"out": str(folder / "ppo"), "policy": start, "reward": rewarded},
-        "best_of_n": sampled | {"out": str(folder / "best_of_n"), "policy": start, "reward": rewarded},
+        **{name: sampled | {"out": str(folder / name), "policy": start, "reward": rewarded} for name in ("ppo", "reinforce", "best_of_n")},
+        "dpo": shared | {"out": str(folder / "dpo"), "policy": start, "data": {"path": str(rankings)}},
+        "relaxed": sampled | {"out": str(folder / "relaxed"), "policy": start, "reward": str(folder / "reward"), "monitor": gold},
         "evaluate": sampled
         | {
             "out": str(folder / "evaluation"),
             "before": {**start, "lora": None},
-            "after": {**start, "path": str(folder / "ppo"), "lora": None},
+            "after": {**start, "path": str(folder / cfg.method), "lora": None},
             "prompts": {"path": str(data / "held_out.jsonl")},
             "references": {"path": str(data / "references.jsonl")} if answered else None,
             "function": gold,

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from handrail.config import Settings
-from handrail.recipes.parts import RunSettings
+from handrail.data import Source
+from handrail.models import ModelSettings
+from handrail.recipes.parts import RunSettings, fingerprint, source_of
 from handrail.recipes.progress import console
+from handrail.recipes.rewards import RewardSettings, reward_inputs
 
 
 @dataclass
@@ -104,6 +107,26 @@ def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, s
     seconds = spent + time.perf_counter() - started
     write(note, {"identity": identity, "content": same, "finished": True, "seconds": seconds})
     log.add(name, folder, seconds, skipped=False)
+
+
+def reads(settings: Settings) -> dict[str, str]:
+    """Fingerprints of all that a stage reads: its data, its models, its functions, wherever in its settings they are named."""
+    found: dict[str, str] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Source):
+            found |= files(Path(value.path))
+        elif isinstance(value, ModelSettings):
+            found[f"{name}: {value.path}"] = fingerprint(value.path)
+        elif isinstance(value, RewardSettings):
+            found |= reward_inputs(value)
+        elif isinstance(value, Settings):
+            found |= reads(value)
+        elif name == "reward" and isinstance(value, str):
+            found[name] = fingerprint(value)
+        elif name == "function" and isinstance(value, str):
+            found[name] = source_of(value)
+    return found
 
 
 def files(*paths: Path) -> dict[str, str]:

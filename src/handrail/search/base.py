@@ -13,18 +13,24 @@ from handrail import pipeline
 from handrail.config import Settings, override, read_yaml, validate
 from handrail.errors import ConfigError
 from handrail.pipeline.settings import SCHEMAS, Round, is_round, of_round, stage_settings
-from handrail.recipes import evaluate, ppo, reward, sft
+from handrail.recipes import best_of_n, dpo, evaluate, ppo, reinforce, relaxed, reward, sft
 from handrail.recipes.parts import fingerprint, source_of
 from handrail.search.settings import Search
 
 logger = logging.getLogger(__name__)
 
+TRAINING = {"sft": sft, "reward": reward, "ppo": ppo, "reinforce": reinforce, "best_of_n": best_of_n, "dpo": dpo, "relaxed": relaxed}
 NAMING = ("path", "model", "reward", "function", "monitor")  # settings whose text may name a file
+
+
+def trained(recipe: Any) -> Callable[[Any, Sequence[Path]], dict]:
+    """A verb that trains, by its recipe."""
+    return lambda cfg, peers: recipe.run(cfg).summary or {}
+
+
 WORK: dict[str, Callable[[Any, Sequence[Path]], dict]] = {  # what each verb does; the rounds beside it may have done a stage
     "run": pipeline.run,
-    "sft": lambda cfg, peers: sft.run(cfg).summary or {},
-    "reward": lambda cfg, peers: reward.run(cfg).summary or {},
-    "ppo": lambda cfg, peers: ppo.run(cfg).summary or {},
+    **{verb: trained(recipe) for verb, recipe in TRAINING.items()},
     "evaluate": lambda cfg, peers: evaluate.run(cfg),
 }
 
@@ -88,7 +94,7 @@ class Base:
     def model(self, values: dict[str, Any], folder: Path) -> str | None:
         """The run folder with the policy that a trial has trained, if it has trained one."""
         cfg = self.settings(values, self.place(folder))
-        made = folder / f"round-{cfg.rounds}" / "ppo" if isinstance(cfg, Round) else self.place(folder)
+        made = folder / f"round-{cfg.rounds}" / cfg.method if isinstance(cfg, Round) else self.place(folder)
         return str(made) if (made / "model").is_dir() and self.verb != "reward" else None
 
     def inputs(self, values: dict[str, Any], out: Path) -> dict[str, str]:

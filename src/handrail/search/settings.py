@@ -33,7 +33,9 @@ class Search(Settings):
 
     out: str = Field("runs/search", description="the folder of the search; each trial has one in trials/")
     seed: int = Field(0, description="of the suggestions; that of the trials stands in their own config")
-    verb: Literal["run", "sft", "reward", "ppo", "evaluate"] = Field("run", description="what a trial does")
+    verb: Literal["run", "sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed", "evaluate"] = Field(
+        "run", description="what a trial does"
+    )
     config: str = Field(description="the file that the verb takes: its own, or a whole round's")
     fixed: dict[str, Any] = Field({}, description="key: value over that file, the same in every trial")
     space: dict[str, Any] = Field(description="key: {low, high, log, step} or key: [choices], with the keys of the verb's key=value")
