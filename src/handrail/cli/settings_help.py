@@ -80,7 +80,6 @@ COMMON = {
     "best_of_n": "settings of `handrail best_of_n`",
     "dpo": "settings of `handrail dpo`",
     "relaxed": "settings of `handrail relaxed`",
-    "best_of_n": "settings of `handrail best_of_n`",
     "evaluate": "settings of `handrail evaluate`",
 }
 

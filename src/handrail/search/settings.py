@@ -28,6 +28,9 @@ class Limit(Settings):
         return below if self.most is None else [*below, value - self.most]
 
 
+Verb = Literal["run", "sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed", "evaluate"]
+
+
 class Search(Settings):
     """Settings of `handrail search`.  A trial is the command `handrail VERB CONFIG key=value ...` with values of the space."""
 
