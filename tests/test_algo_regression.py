@@ -1,5 +1,6 @@
 """Best of n and weighted regression against exact laws on the enumerated model."""
 
+import itertools
 import math
 from itertools import product
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 import tabular
 from handrail.algo.baseline import group_mean
-from handrail.algo.regression import advantage_weights, best_of_n_kl, best_of_n_weights, reward_weights, weighted_nll
+from handrail.algo.regression import advantage_weights, best_of_n_kl, best_of_n_mean, best_of_n_weights, reward_weights, weighted_nll
 from tabular import MASK, N
 
 SAMPLER, OTHER, SCORES = tabular.random_logits(0), tabular.random_logits(1), tabular.random_scores(2)
@@ -220,3 +221,15 @@ def test_the_bound_in_nats(n, nats):
 
 def test_the_bound_of_many_rounds_is_still_a_number():
     assert best_of_n_kl(4**1000) == pytest.approx(1000 * math.log(4) - 1, rel=1e-12)
+
+
+def test_the_best_of_n_is_averaged_over_all_ways_of_drawing_n_of_the_samples():
+    order_by = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for n in range(1, 7):
+        for row in range(3):
+            drawn = [max(some, key=lambda i, r=row: float(order_by[r, i])) for some in itertools.combinations(range(6), n)]
+            expected = math.fsum(float(value[row, i]) for i in drawn) / len(drawn)
+            assert math.isclose(float(best_of_n_mean(order_by, value, n)[row]), expected, rel_tol=1e-12)
+    with pytest.raises(ValueError, match="the best of 7 from 6 samples"):
+        best_of_n_mean(order_by, value, 7)

@@ -32,6 +32,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
     "search": EVERYTHING,
+    "compare": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }

@@ -46,7 +46,7 @@ def only(work) -> typer.Typer:
 def test_help_names_every_verb() -> None:
     told = call("--help")
     assert told.exit_code == 0
-    verbs = "demo init run sft sample reward ppo reinforce best_of_n dpo relaxed evaluate search report chat selftest show"
+    verbs = "demo init run sft sample reward ppo reinforce best_of_n dpo relaxed evaluate search compare report chat selftest show"
     for name in verbs.split():
         assert f" {name} " in told.stdout
 

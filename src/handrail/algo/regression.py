@@ -92,3 +92,26 @@ def best_of_n_kl(n: int) -> float:
         Nats a response.
     """
     return math.log(n) - (n - 1) / n
+
+
+def best_of_n_mean(order_by: Tensor, value: Tensor, n: int) -> Tensor:
+    """E[value of the best of n] = sum_i value_(i) C(i - 1, n - 1) / C(N, n), sorted by `order_by`.  Stiennon et al. 2020, appendix G.3.
+
+    Exact over all ways of drawing n of the N samples, so that each sample is used for every n.
+
+    Args:
+        order_by: [P, N] what the best is chosen by, such as a reward model's score.
+        value: [P, N] what is asked of the one that is chosen.
+        n: from 1 to N.
+
+    Returns:
+        [P] in the unit of `value`.
+
+    Raises:
+        ValueError: n is not within 1 and N.
+    """
+    count = order_by.shape[1]
+    if not 1 <= n <= count:
+        raise ValueError(f"the best of {n} from {count} samples: n is between 1 and {count}")
+    weight = torch.tensor([math.comb(i, n - 1) / math.comb(count, n) for i in range(count)], dtype=value.dtype, device=value.device)
+    return (value.gather(1, order_by.argsort(1)) * weight).sum(1)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import handrail
-from handrail.cli import chat, demo, init, search, selftest, tokens, verbs
+from handrail.cli import chat, compare, demo, init, search, selftest, tokens, verbs
 from handrail.cli.frame import Json, Mode, Quiet, Verbose
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ demo.add(app)
 init.add(app)
 verbs.add(app)
 search.add(app)
+compare.add(app)
 chat.add(app)
 selftest.add(app)
 tokens.add(show)

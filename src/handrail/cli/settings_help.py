@@ -24,6 +24,7 @@ SCHEMAS = {  # where the settings of each verb stand
     "best_of_n": "handrail.recipes.best_of_n_parts:BestOfN",
     "sample": "handrail.recipes.sample:Sample",
     "evaluate": "handrail.recipes.evaluate:Evaluate",
+    "compare": "handrail.compare:Comparison",
     "run": "handrail.pipeline:Round",
     "demo": "handrail.pipeline:Round",
     "search": "handrail.search:Search",

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from handrail.errors import StorageError
-from handrail.inspector import search, words
+from handrail.inspector import compare, search, words
 from handrail.inspector.charts import (
     Share,
     calibration_chart,
@@ -38,13 +38,18 @@ QUANTITIES = {  # heading and meaning of each column of the token table
 
 
 def write_report(folder: Path, out: Path) -> Path:
-    """Write the report over a round's folder, a single run folder or a search, to the file `out`; returns `out`.
+    """Write the report over a round's folder, a single run folder, a search or a comparison, to the file `out`; returns `out`.
 
     Raises InputError where there is nothing to report on, DataError on a damaged file, StorageError where `out` cannot
     be written.  An existing file is replaced in one step.
     """
     folder = Path(folder)
-    page = render_search(folder) if search.is_search(folder) else render(read_round(folder))
+    if search.is_search(folder):
+        page = render_search(folder)
+    elif compare.is_comparison(folder):
+        page = templates().get_template("compare.html.j2").render(style=style(templates()), **compare.page(folder))
+    else:
+        page = render(read_round(folder))
     out = Path(out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -22,7 +22,7 @@ from handrail.recipes import sample as sample_recipe
 from handrail.recipes import sft as sft_recipe
 from handrail.tasks import TASKS, ceiling
 
-__all__ = ["Round", "make_data", "run", "stage_settings"]
+__all__ = ["Round", "make_data", "prepare", "run", "stage_settings"]
 
 
 def run(cfg: Round, peers: Sequence[Path] = ()) -> dict:
@@ -30,6 +30,36 @@ def run(cfg: Round, peers: Sequence[Path] = ()) -> dict:
 
     A stage that one of the rounds in `peers` has done from the same settings and inputs is taken over from there.
     """
+    out = Path(cfg.out)
+    settings, log = begin(cfg, peers)
+    for number, here in enumerate(settings, 1):
+        one_round(cfg, here, number, out, log)
+    summary = summarise(cfg, settings, out, log)
+    write(out / "summary.json", summary)
+    description = TASKS[cfg.task.name].description if cfg.task else ""
+    write(
+        out / "round.json",
+        {
+            "task": cfg.task.name if cfg.task else None,
+            "title": cfg.title,
+            "description": description,
+            "rounds": cfg.rounds,
+            "stages": log.stages,
+        },
+    )
+    (out / "handrail.yaml").write_text(dump(cfg), encoding="utf-8")
+    write_report(out, out / "report.html")
+    return summary
+
+
+def prepare(cfg: Round, peers: Sequence[Path] = ()) -> None:
+    """All of the first round that comes before the policy is improved: data, SFT, labels, reward model."""
+    settings, log = begin(cfg, peers)
+    judge(cfg, settings[0], 1, Path(cfg.out), log)
+
+
+def begin(cfg: Round, peers: Sequence[Path]) -> tuple[list[dict], Log]:
+    """Data and SFT; the settings of every stage, and the log."""
     out = Path(cfg.out)
     settings = stage_settings(cfg, out)  # a wrong key in the last section is found before the first stage begins
     out.mkdir(parents=True, exist_ok=True)
@@ -53,28 +83,20 @@ def run(cfg: Round, peers: Sequence[Path] = ()) -> dict:
             reads(sft),
             lambda: sft_recipe.run(sft),
         )
-    for number, here in enumerate(settings, 1):
-        one_round(cfg, here, number, out, log)
-    summary = summarise(cfg, settings, out, log)
-    write(out / "summary.json", summary)
-    description = TASKS[cfg.task.name].description if cfg.task else ""
-    write(
-        out / "round.json",
-        {
-            "task": cfg.task.name if cfg.task else None,
-            "title": cfg.title,
-            "description": description,
-            "rounds": cfg.rounds,
-            "stages": log.stages,
-        },
-    )
-    (out / "handrail.yaml").write_text(dump(cfg), encoding="utf-8")
-    write_report(out, out / "report.html")
-    return summary
+    return settings, log
 
 
 def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
-    """Responses and labels where they are simulated, then reward model, policy and evaluation."""
+    """Labels and reward model, then policy and evaluation."""
+    judge(cfg, here, number, out, log)
+    policy, evaluation = here[cfg.method], here["evaluate"]
+    recipe = import_module(f"handrail.recipes.{cfg.method}")
+    stage(log, cfg.method, Path(policy.out), plain(policy), reads(policy), lambda: recipe.run(policy))
+    stage(log, "evaluation", Path(evaluation.out), plain(evaluation), reads(evaluation), lambda: evaluate_recipe.run(evaluation))
+
+
+def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
+    """Responses and labels where they are simulated, then the reward model."""
     folder = out / f"round-{number}"
     rankings = folder / "labels/rankings.jsonl"
     if cfg.labels == "simulated":
@@ -92,11 +114,8 @@ def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
             inputs,
             lambda: simulate(cfg, number, responses, earlier, rankings),
         )
-    reward, policy, evaluation = here["reward"], here[cfg.method], here["evaluate"]
+    reward = here["reward"]
     stage(log, "reward", Path(reward.out), plain(reward), reads(reward), lambda: reward_recipe.run(reward))
-    recipe = import_module(f"handrail.recipes.{cfg.method}")
-    stage(log, cfg.method, Path(policy.out), plain(policy), reads(policy), lambda: recipe.run(policy))
-    stage(log, "evaluation", Path(evaluation.out), plain(evaluation), reads(evaluation), lambda: evaluate_recipe.run(evaluation))
 
 
 def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:

@@ -136,6 +136,8 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
     shared = {"seed": cfg.seed, "template": cfg.template}
     sampled = shared | {"sampling": cfg.sampling.model_dump(), "prompts": {"path": str(data / "prompts.jsonl")}}
     rewarded = {"model": str(folder / "reward"), "monitor": gold}
+    asked = {key: sampled[key] for key in ("prompts", "sampling")} | {"reward": rewarded}
+    preferences = {"data": {"path": str(rankings)}} if cfg.dpo.get("online") is None else {"data": None, "online": asked}
     made: dict[str, dict] = {
         "sft": shared | {"out": sft, "model": model, "data": {"path": str(data / "demonstrations.jsonl")}},
         "sample": sampled | {"out": str(folder / "responses/responses.jsonl"), "model": {**start, "path": judged, "lora": None}},
@@ -147,7 +149,7 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
             "sampling": cfg.sampling.model_dump(),
         },
         **{name: sampled | {"out": str(folder / name), "policy": start, "reward": rewarded} for name in ("ppo", "reinforce", "best_of_n")},
-        "dpo": shared | {"out": str(folder / "dpo"), "policy": start, "data": {"path": str(rankings)}},
+        "dpo": shared | {"out": str(folder / "dpo"), "policy": start} | preferences,
         "relaxed": sampled | {"out": str(folder / "relaxed"), "policy": start, "reward": str(folder / "reward"), "monitor": gold},
         "evaluate": sampled
         | {

@@ -117,7 +117,7 @@ def reads(settings: Settings) -> dict[str, str]:
         if isinstance(value, Source):
             found |= files(Path(value.path))
         elif isinstance(value, ModelSettings):
-            found[f"{name}: {value.path}"] = fingerprint(value.path)
+            found[value.path] = fingerprint(value.path)
         elif isinstance(value, RewardSettings):
             found |= reward_inputs(value)
         elif isinstance(value, Settings):
