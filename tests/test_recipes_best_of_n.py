@@ -119,6 +119,8 @@ def test_where_another_samples_the_policy_is_looked_at_now_and_then_and_at_the_e
     assert [step for step, line in enumerate(lines) if "reward" in line] == [0, 3, 5]
     assert all({"sampled_reward", "best_reward", "target_reward", "loss", "kl_bound"} <= line.keys() for line in lines)
     assert abs(lines[0]["kl"]) < 1e-5 and lines[0]["engine_difference"] < 1e-5
+    bounds = [math.log(3) - 2 / 3] * 3 + [math.log(9) - 8 / 9] * 3  # the best of 3, then of 9
+    assert [line["kl_bound"] for line in lines] == pytest.approx(bounds)
 
 
 def test_looking_more_often_changes_nothing_that_is_learned(world, tmp_path):
