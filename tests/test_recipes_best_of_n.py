@@ -1,5 +1,6 @@
 """Best of n and weighted regression as they are run: who samples when, what is imitated, and that nothing is lost."""
 
+import math
 import signal
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def test_where_another_samples_the_policy_is_looked_at_now_and_then_and_at_the_e
     assert [step for step, line in enumerate(lines) if "reward" in line] == [0, 3, 5]
     assert all({"sampled_reward", "best_reward", "target_reward", "loss", "kl_bound"} <= line.keys() for line in lines)
     assert abs(lines[0]["kl"]) < 1e-5 and lines[0]["engine_difference"] < 1e-5
+    bounds = [math.log(3) - 2 / 3] * 3 + [math.log(9) - 8 / 9] * 3  # the best of 3, then of 9
+    assert [line["kl_bound"] for line in lines] == pytest.approx(bounds)
 
 
 def test_looking_more_often_changes_nothing_that_is_learned(world, tmp_path):
@@ -146,22 +149,39 @@ def test_responses_to_one_prompt_stand_together_and_differ(world, tmp_path):
     assert len({p.text for p in sampled.prompts}) == 4
 
 
-def test_the_loss_of_a_step_is_the_mean_over_tokens_of_the_best_responses(world, tmp_path):
-    """Against models read one row at a time; the best are found here by sorting."""
-    over = {"steps": 1, "rounds": 1, "epochs": 1, "minibatches": 1, "sampling": {"temperature": 0.7}}
-    cfg, parts, sampled, _ = one_step(world, tmp_path / "best", over)
-    total, tokens = 0.0, 0
+def by_hand(weighting: str, score: list[float]) -> list[float]:
+    """Weights of four prompts' three responses each, with beta 0.5 and no weight above 2."""
+    found = []
     for start in range(0, 12, 3):
-        row = max(range(start, start + 3), key=lambda i: float(sampled.score[i]))
-        prompt, stop = int(sampled.rollout.prompt_lengths[row]), int(sampled.rollout.lengths[row])
-        ids = sampled.rollout.ids[row : row + 1, :stop]
+        three = score[start : start + 3]
+        mean = sum(three) / 3
+        found += {
+            "best": [float(r == max(three)) for r in three],
+            "reward": [math.exp(r / 0.5) for r in three],
+            "advantage": [min(math.exp((r - mean) / 0.5), 2.0) for r in three],
+        }[weighting]
+    return found
+
+
+@pytest.mark.parametrize("weighting", ["best", "reward", "advantage"])
+def test_the_loss_of_a_step_is_the_weighted_mean_over_tokens(world, tmp_path, weighting):
+    """Against a model read one row at a time, and weights written out."""
+    over = {"steps": 1, "rounds": 1, "epochs": 1, "minibatches": 1, "sampling": {"temperature": 0.7}}
+    over |= {"weighting": weighting, "beta": 0.5, "max_weight": 2.0}
+    cfg, parts, sampled, _ = one_step(world, tmp_path / "best", over)
+    weight = by_hand(weighting, sampled.score.tolist())
+    total, tokens, rollout = 0.0, 0.0, sampled.rollout
+    for row, (start, stop) in enumerate(zip(rollout.prompt_lengths.tolist(), rollout.lengths.tolist(), strict=True)):
+        ids = rollout.ids[row : row + 1, :stop]
         with torch.no_grad():
             law = (parts.policy.hf(input_ids=ids).logits[0].double() / 0.7).log_softmax(-1)
-        total -= sum(float(law[t - 1, ids[0, t]]) for t in range(prompt, stop))
-        tokens += stop - prompt
+        total -= weight[row] * sum(float(law[t - 1, ids[0, t]]) for t in range(start, stop))
+        tokens += weight[row] * (stop - start)
     (line,) = metrics(best_of_n.run(cfg))
-    assert line["loss"] == pytest.approx(total / tokens, rel=1e-5)
-    assert line["updates"] == 1 and line["effective_share"] == pytest.approx(1 / 3)
+    assert line["loss"] == pytest.approx(total / tokens, rel=1e-5) and line["updates"] == 1
+    aimed_at = sum(w * r for w, r in zip(weight, sampled.score.tolist(), strict=True)) / sum(weight)
+    assert line["target_reward"] == pytest.approx(aimed_at, rel=1e-5)
+    assert line["effective_share"] == pytest.approx(sum(weight) ** 2 / sum(w * w for w in weight) / 12, rel=1e-5)
 
 
 @pytest.mark.parametrize("weighting", ["best", "reward", "advantage"])

@@ -100,7 +100,7 @@ MAIN = {
             ("kl", "kl_bound"),
             "KL to the reference",
             "nats a response",
-            "How far the policy has moved; what it imitates stays below the bound.",
+            "How far the policy has moved; the bound is that of one that imitates exactly.",
         ),
         Panel(("length", "target_length"), "Length", "tokens a response", "If longer ones are imitated, part of the gain may be length."),
         Panel(("entropy",), "Entropy", "nats a token", "How undecided the policy is; near 0 it says one thing only."),

@@ -43,7 +43,7 @@ class BestOfN(Settings):
     epochs: int = Field(1, ge=1, description="passes over each step's responses")
     minibatches: int = Field(1, ge=1, description="updates a pass")
     micro_tokens: int = Field(0, ge=0, description="tokens at once, 0: what suits the device; changes nothing but memory")
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(2e-4, gt=0)
     warmup: int = Field(3, ge=0, description="steps over which the learning rate rises")
     max_grad_norm: float = Field(1.0, gt=0)
     eval_every: int = Field(5, ge=1, description="steps between looks at the policy's own responses, where another samples")
@@ -83,7 +83,7 @@ class Weighting(Protocol):
         """[B] weights, from [B] scores and the numbers of their prompts."""
 
     def bound(self, n: int, rounds: int) -> dict[str, float]:
-        """How far from the reference the law that is imitated can be in this round, where a formula knows it."""
+        """How far from the reference exact imitation in each of so many rounds can lead, where a formula knows it."""
 
 
 class Best:
