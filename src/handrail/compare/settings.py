@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from handrail.config import Settings, override, read_yaml, validate
+from handrail.config import Settings, read_yaml, validate
 from handrail.pipeline.settings import Round, merge, stage_settings
 from handrail.tasks import TASKS
 
@@ -51,9 +51,10 @@ def place(cfg: Comparison, seed: int, name: str = "") -> Path:
 
 def round_of(cfg: Comparison, seed: int, name: str) -> Round:
     """The round of a method.  Raises ConfigError."""
-    keys = cfg.common | cfg.methods.get(name, {})
-    given = [f"{key}={yaml_of(value)}" for key, value in keys.items()]
-    found = merge(override(read_yaml(file_of(cfg.round)), given), {"seed": seed, "out": str(place(cfg, seed, name))})
+    found = read_yaml(file_of(cfg.round))
+    for keys in (cfg.common, cfg.methods.get(name, {}), {"seed": seed, "out": str(place(cfg, seed, name))}):
+        for key, value in keys.items():
+            found = merge(found, nested(key, value))
     made: Round = validate(Round, found, f"methods.{name}" if name in cfg.methods else cfg.round)
     stage_settings(made, Path(made.out))  # sections are checked there
     return made
@@ -64,11 +65,11 @@ def file_of(name: str) -> Path:
     return Path(str(files("handrail.cli.demo") / f"{name}.yaml")) if name in TASKS else Path(name)
 
 
-def yaml_of(value: Any) -> str:
-    """A value as `key=value` has it."""
-    import yaml
-
-    return str(yaml.safe_dump(value, default_flow_style=True, width=10**6)).strip().removesuffix("\n...").strip()
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """a.b: c as {a: {b: c}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
 
 
 def sampled(cfg: Round) -> int:
