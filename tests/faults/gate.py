@@ -99,7 +99,7 @@ def judge(fault: Fault, root: Path, without: list[str]) -> Verdict:
     reason = failed[2] or ""
     if reason.startswith(PROBLEMS_OF_THE_PATCH):
         return verdict(False, f"the patch is broken: {reason}")
-    return verdict(True, failed[1])
+    return verdict(True, f"{failed[1]}  {reason.split(':')[0]}")
 
 
 def copy_of(root: Path, folder: Path) -> Path:
@@ -110,8 +110,8 @@ def copy_of(root: Path, folder: Path) -> Path:
 
 
 def last_line(output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    lines = [line for line in output.splitlines() if line.strip(" !=.")]
+    return lines[-1].strip(" !=") if lines else "it said nothing"
 
 
 def sound(faults: list[Fault], root: Path, without: list[str], jobs: int) -> str:
