@@ -120,7 +120,7 @@ def test_the_expected_update_is_the_gradient_of_the_objective(name, temperature,
     """At a temperature the law is that of the divided logits, for policy and reference."""
     cooled = World(WORLD.reference / temperature, WORLD.scores, WORLD.beta)
     truth = cooled.gradient(POLICY / temperature) / temperature
-    over = {"lam": 1.0, "whiten_advantages": False, "sampling": {"max_new_tokens": 4, "temperature": temperature}}
+    over = LOOPS[name].unbiased | {"sampling": {"max_new_tokens": 4, "temperature": temperature}}
     assert relative_error(expected_gradient(name, WORLD, POLICY, WRONG, tmp_path, **over), truth) < 1e-10
 
 

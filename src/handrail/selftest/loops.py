@@ -13,10 +13,8 @@ from handrail.config import Settings
 from handrail.recipes import ppo, ppo_parts
 from handrail.recipes.parts import open_run
 from handrail.records import Prompt
-from handrail.selftest.enumerated import ENDED, MASK, RESPONSES, T, World, probability
+from handrail.selftest.enumerated import ENDED, MASK, PENALTY, RESPONSES, T, World, probability
 from handrail.selftest.roles import TableCodec, TableCritic, TableEngine, TablePolicy, TableScores
-
-PENALTY = 0.25  # of a response that was cut, as `World.random` has it
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,13 @@ def _ppo_gradient(cfg: ppo_parts.PPO, parts: ppo_parts.Parts, rollout: Rollout, 
 
 LOOPS: dict[str, Loop] = {
     "ppo": Loop(
-        ppo_parts.PPO,
-        _ppo,
-        ppo.train,
-        _ppo_gradient,
-        {"steps": 200, "batch_size": 512, "epochs": 2, "minibatches": 2, "lr": 0.01, "critic_lr": 0.03, "warmup": 0},
-        {"lam": 1.0, "whiten_advantages": False},
-        {"lam": 0.5},
+        settings=ppo_parts.PPO,
+        assemble=_ppo,
+        train=ppo.train,
+        gradient=_ppo_gradient,
+        converges={"steps": 200, "batch_size": 512, "epochs": 2, "minibatches": 2, "lr": 0.01, "critic_lr": 0.03, "warmup": 0},
+        unbiased={"lam": 1.0, "whiten_advantages": False},
+        biased={"lam": 0.5},
     ),
 }
 
