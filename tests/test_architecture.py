@@ -196,6 +196,16 @@ def test_the_theory_covers_every_formula_and_points_at_what_exists():
     assert tests and [name for name in sorted(tests) if f"def {name}(" not in code] == []
 
 
+def test_the_map_of_correctness_names_only_tests_that_exist():
+    text = (ROOT / "docs" / "correctness.md").read_text(encoding="utf-8")
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = {word for word in text.split("`")[1::2] if word.startswith("test_") and "." not in word}
+    assert [name for name in sorted(named) if f"def {name}(" not in code] == []
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    assert [row.split(".")[0] for row in rows] == [f"| {number}" for number in range(1, 21)]
+    assert all("`test_" in row for row in rows), "a statement without a test is a wish"
+
+
 @pytest.mark.parametrize(
     "text, name",
     [

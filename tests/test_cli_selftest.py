@@ -32,7 +32,7 @@ def selftest(monkeypatch, *arguments: str, only=lambda folder: [("the gradient",
 def test_each_line_has_a_figure_and_a_bound_and_the_machine_is_named(monkeypatch):
     told = selftest(monkeypatch)
     assert told.exit_code == 0
-    first, *lines, last = told.stdout.strip().splitlines()
+    first, _, *lines, last = told.stdout.strip().splitlines()
     assert torch.__version__ in first and "cores" in first
     assert len(lines) == 2 and all(line.startswith("\u2713 ppo: ") for line in lines)
     assert "< 1e-10" in lines[0] and "> 0.01" in lines[1] and "All 2 checks passed" in last

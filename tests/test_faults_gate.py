@@ -46,6 +46,8 @@ def test_without_the_tests_that_catch_it_a_fault_survives(toy, capsys):
     assert gate([SWAPPED], toy, ["test_toy.py::test_sum", "test_toy.py::test_difference"], 1) == 1
     assert "survived" in capsys.readouterr().out
     assert gate([replace(SWAPPED, tests="test_toy.py::test_name")], toy, [], 1) == 1
+    assert gate([replace(SWAPPED, tests="test_toy.py::test_sum")], toy, ["test_toy.py::test_sum"], 1) == 1
+    assert "no test is left" in capsys.readouterr().out
 
 
 def test_a_patch_that_does_not_fit_or_only_breaks_the_program_counts_as_missed(toy, capsys):

@@ -230,6 +230,26 @@ def test_every_step_draws_anew(tmp_path):
     assert len(steps[0] & steps[1]) < 100
 
 
+def test_rescaled_rewards_keep_their_sum_and_whitened_advantages_leave_the_critic_its_returns(off_policy):
+    """With a critic of zeros and the whole return, what a response returns from its first token on is the sum of its rewards."""
+    cfg, parts, rollout = off_policy
+    parts.critic.load_state({"weights": torch.zeros_like(WRONG)})
+    found = {}
+    for rescaled in (False, True):
+        for whitened in (False, True):
+            ways = cfg.model_copy(update={"lam": 1.0, "rescale_rewards": rescaled, "whiten_advantages": whitened})
+            found[rescaled, whitened] = experience_of(ways, parts, rollout)
+    plain, rescaled = (found[key, False].returns for key in (False, True))
+    torch.testing.assert_close(plain[:, 0].sum(), rescaled[:, 0].sum(), rtol=1e-11, atol=0)
+    assert abs(float(plain[:, 0].sum())) > 1
+    rewards = (rescaled - torch.cat([rescaled[:, 1:], torch.zeros(40, 1)], 1))[rollout.mask]
+    assert abs(float(rewards.var(correction=0)) - 1) < 1e-6
+    for key in (False, True):
+        assert torch.equal(found[key, True].returns, found[key, False].returns)
+        whitened = found[key, True].advantage[rollout.mask]
+        assert abs(float(whitened.mean())) < 1e-12 and abs(float(whitened.var(correction=0)) - 1) < 1e-6
+
+
 # --- O9: order, padding and slices change nothing ---
 
 

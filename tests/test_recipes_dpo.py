@@ -19,6 +19,7 @@ from handrail.data import write_records
 from handrail.errors import ConfigError, NonFiniteError
 from handrail.inspector import write_report
 from handrail.models import LanguageModel, ScalarModel
+from handrail.pipeline.settings import of_round
 from handrail.recipes import dpo
 from handrail.recipes.dpo_exam import by_prompt
 from handrail.recipes.dpo_sources import best_against_worst, bradley_terry, every_pair, of_ranking, strangers
@@ -367,8 +368,8 @@ def test_killed_and_started_again_it_ends_the_same(world, tmp_path, counts_e, ki
 
 
 def test_a_reward_that_is_nan_makes_no_update_and_three_in_a_row_end_the_run(world, tmp_path, monkeypatch):
-    taken, score = [], ScalarModel.score
-    monkeypatch.setattr(ScalarModel, "score", lambda self, sequences: score(self, sequences) * float("nan"))
+    taken = []
+    monkeypatch.setattr(ScalarModel, "judged", lambda self, sequences: (self.score(sequences) * float("nan"), {}))
     monkeypatch.setattr(Optimizer, "step", lambda self, share: taken.append(share))
     with pytest.raises(NonFiniteError, match="3 such steps in a row"):
         dpo.run(world.dpo(tmp_path / "dpo", world.online()))
@@ -392,10 +393,14 @@ def test_the_verb_says_what_came_of_it_and_the_report_shows_it(world, tmp_path):
     assert '<th class="n">log p ref</th>' in page and "logp rejected" in page
 
 
-def test_a_whole_rounds_file_is_refused_by_name(tmp_path):
-    (tmp_path / "round.yaml").write_text("task: {name: movie-night}\nlabels: simulated\n")
-    told = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["dpo", str(tmp_path / "round.yaml")])
-    assert told.exit_code == 2 and "a whole round has no stage 'dpo'" in told.stderr and "a file of its own" in told.stderr
+def test_of_a_whole_rounds_file_it_takes_what_the_round_would_give_it(tmp_path):
+    settings = {"task": {"name": "movie-night"}, "labels": "simulated", "out": str(tmp_path / "round")}
+    offline = of_round(settings, "dpo", tmp_path / "round.yaml", [])
+    assert offline.policy.path == str(tmp_path / "round/round-1/sft")
+    assert offline.data.path == str(tmp_path / "round/round-1/labels/rankings.jsonl") and offline.online is None
+    online = of_round(settings | {"dpo": {"online": {"steps": 3}}}, "dpo", tmp_path / "round.yaml", [])
+    assert online.data is None and online.online.reward.model == str(tmp_path / "round/round-1/reward")
+    assert online.online.prompts.path == str(tmp_path / "round/round-1/data/prompts.jsonl") and online.online.steps == 3
 
 
 # --- what cannot be used ---

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from handrail import pipeline
 from handrail.batch import Rollout
-from handrail.errors import HandrailError, RewardError
+from handrail.errors import ConfigError, HandrailError, RewardError
 from handrail.models import ModelSettings, ScalarModel, load_causal
 from handrail.recipes import ppo, reward, sft
 from handrail.recipes.experience import minibatches
-from handrail.recipes.parts import Optimizer, constant, cosine, derive, shuffled, slices
+from handrail.recipes.parts import Optimizer, constant, cosine, derive, open_run, shuffled, slices
 from handrail.recipes.ppo_parts import Parts, Verdict
 from handrail.rollout import NativeEngine
 from recipe_runs import NEW, SAMPLING, World, make_world, metrics
@@ -344,6 +344,40 @@ def test_the_optimiser_goes_on_bit_by_bit_where_it_was():
     assert torch.equal(whole.weight, fresh.weight) and torch.equal(whole.bias, fresh.bias)
     assert one.state().keys() == three.state().keys() and all(torch.equal(one.state()[n], three.state()[n]) for n in one.state())
     assert set(one.clip()) == {"grad_norm.all"}
+
+
+def test_each_group_of_weights_has_a_gradient_clip_of_its_own():
+    small, large = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = Optimizer({"policy": ({"w": small}, 1e-3), "critic": ({"w": large}, 1e-3)}, 0.0, 1.0, sft.Parallel())
+    small.grad, large.grad = torch.tensor([0.3, 0.4]), torch.tensor([30.0, 40.0])
+    assert optimizer.clip() == pytest.approx({"grad_norm.policy": 0.5, "grad_norm.critic": 50.0})
+    assert small.grad.tolist() == pytest.approx([0.3, 0.4]) and large.grad.tolist() == pytest.approx([0.6, 0.8], abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.bfloat16, False), (torch.float16, False), (torch.float32, True), (torch.float64, True)])
+def test_weights_in_which_small_steps_would_round_away_are_refused(dtype, kept):
+    given = {"policy": ({"head": torch.nn.Parameter(torch.zeros(2, dtype=dtype))}, 1e-3)}
+    if kept:
+        assert Optimizer(given, 0.0, 1.0, sft.Parallel()).rates == {"policy": 1e-3}
+    else:
+        with pytest.raises(ConfigError, match=r"policy\.head"):
+            Optimizer(given, 0.0, 1.0, sft.Parallel())
+
+
+def test_the_loss_of_sft_is_that_of_response_tokens_in_nats_a_token(world, tmp_path):
+    """The first step's, against a plain forward of the model as it was then, one demonstration at a time."""
+    cfg = world.sft(tmp_path / "sft", {"model": {"new": None, "path": str(world.folder / "sft")}, "epochs": 1})
+    parts, inputs = sft.build(cfg)
+    batch = parts.train[torch.tensor(parts.batches[0])]
+    total, count = 0.0, 0
+    for ids, start, stop in zip(batch.ids, batch.prompt_lengths.tolist(), batch.lengths.tolist(), strict=True):
+        with torch.no_grad():
+            law = parts.policy.hf(input_ids=ids[None, :stop]).logits[0].double().log_softmax(-1)
+        total -= sum(float(law[t - 1, ids[t]]) for t in range(start, stop))
+        count += stop - start
+    with open_run(cfg.out, "sft", cfg, cfg.run, inputs) as run:
+        sft.train(cfg, parts, run)
+    assert metrics(run)[0]["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
 # --- a whole round ---

@@ -1,5 +1,6 @@
 """A search over settings: what may be searched, which settings come next, what a kill leaves, what is shown."""
 
+import importlib
 import itertools
 import json
 import math
@@ -24,7 +25,7 @@ from handrail.errors import ConfigError, DataError, RewardError, RunLocked
 from handrail.inspector import write_report
 from handrail.inspector.scatter import corners
 from handrail.pipeline import Round
-from handrail.recipes import evaluate
+from handrail.recipes import evaluate, ppo
 from handrail.recipes.evaluate import Evaluate
 from handrail.search import Search, base, prepare, run, trials
 from handrail.search.front import front
@@ -392,7 +393,7 @@ def test_what_trials_share_is_done_once(tiny_round, monkeypatch):
         return counted
 
     for name in ("sft", "sample", "reward", "ppo", "evaluate"):
-        recipe = getattr(pipeline, f"{name}_recipe")
+        recipe = importlib.import_module(f"handrail.recipes.{name}")
         monkeypatch.setattr(recipe, "run", counting(name, recipe.run))
     own = pipeline.run(load(Round, "round.yaml"))
     given = {"config": "round.yaml", "out": "runs/s", "space": {"ppo.lr": {"low": 1e-5, "high": 1e-2}}, "trials": 2}
@@ -411,7 +412,7 @@ def test_what_trials_share_is_done_once(tiny_round, monkeypatch):
 def test_a_stage_taken_over_is_whole_and_belongs_to_its_round(tiny_round, monkeypatch):
     cfg = load(Round, "round.yaml", ["ppo.steps=1"])
     pipeline.run(cfg)
-    monkeypatch.setattr(pipeline.ppo_recipe, "run", lambda cfg: pytest.fail("it was done before"))
+    monkeypatch.setattr(ppo, "run", lambda cfg: pytest.fail("it was done before"))
     pipeline.run(load(Round, "round.yaml", ["out=runs/other"]), [Path("runs/base")])
     ours, theirs = (Path("runs") / name / "round-1/ppo" for name in ("other", "base"))
     assert (ours / "model/model.safetensors").samefile(theirs / "model/model.safetensors")

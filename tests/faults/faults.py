@@ -9,11 +9,17 @@ ORACLE, STATEMENTS, PADDING = "test_algo_oracle.py", "test_algo_statements.py", 
 FORMULAS = f"{STATEMENTS} {PADDING} {ORACLE}"
 PREFERENCE = "test_algo_preference.py"
 BASIC = "test_models_basic.py"
+PLACES = "test_oracle_transformer.py::test_the_expected_update_is_the_gradient_of_the_objective"
+GRADIENT = f"{BASIC}::test_gradients_of_log_probability_and_entropy_are_exact"
+START = f"{BASIC}::test_a_critic_from_a_reward_model_starts_as_its_score"
+GREEDY = "test_rollout_exact.py::test_greedy_tokens_are_those_of_generate_with_fewer_slots_than_prompts"
+ROWS = "test_rollout_exact.py::test_a_row_depends_on_its_prompt_and_seed_alone"
 LOOP = "test_oracle_loop.py::test_the_expected_update_is_the_gradient_of_the_objective"
+CREDIT = "test_oracle_loop.py::test_rescaled_rewards_keep_their_sum_and_whitened_advantages_leave_the_critic_its_returns"
 ON_POLICY = "test_recipes_loop.py::test_the_first_inner_step_is_on_policy_and_step_0_is_the_reference"
 ENDS = "test_rollout_engine.py::test_an_end_token_ends_and_stays_and_a_cut_is_no_end"
 LAW = "test_rollout_law.py"
-RESUME = "test_recipes_resume.py::test_killed_and_started_again_a_recipe_ends_the_same"
+RESUME = "test_recipes_resume.py::test_killed_and_started_again_a_recipe_ends_the_same[4-ppo]"
 
 RETURN_K1 = "    return logp - logp_ref\n"
 
@@ -276,7 +282,7 @@ REWARD = [
         "models/scalar.py",
         "(raw.float() - self.mean) / self.std",
         "raw.float() / self.std",
-        f"{BASIC} test_recipes_loop.py::test_the_reward_model_has_mean_0_and_deviation_1_on_responses_of_the_model_it_starts_from",
+        "test_recipes_loop.py::test_the_reward_model_has_mean_0_and_deviation_1_on_responses_of_the_model_it_starts_from",
     ),
     Fault(
         "score read one token early",
@@ -284,7 +290,7 @@ REWARD = [
         "models/scalar.py",
         "forward(sequences, sequences.lengths - 1, sequences.lengths)]\n    found, rows =",
         "forward(sequences, sequences.lengths - 2, sequences.lengths - 1)]\n    found, rows =",
-        f"{BASIC} test_models_architectures.py::test_score_and_values_are_read_at_lengths",
+        START,
     ),
     Fault(
         "critic forgets the reward model's scale",
@@ -292,7 +298,7 @@ REWARD = [
         "models/scalar.py",
         "model.head.weight /= other.std",
         "model.head.weight *= other.std",
-        BASIC,
+        START,
     ),
 ]
 
@@ -303,7 +309,7 @@ MODELS = [
         "models/language.py",
         "return self.forward(sequences, sequences.prompt_lengths - 1, sequences.lengths - 1)",
         "return self.forward(sequences, sequences.prompt_lengths.clamp(max=sequences.lengths - 2), sequences.lengths - 1)",
-        f"{BASIC} test_models_architectures.py",
+        PLACES,
     ),
     Fault(
         "the token before is scored",
@@ -311,7 +317,7 @@ MODELS = [
         "models/language.py",
         "tokens = ids[read.rows, read.columns + 1]",
         "tokens = ids[read.rows, read.columns]",
-        BASIC,
+        PLACES,
     ),
     Fault(
         "temperature forgotten in the gradient",
@@ -319,7 +325,7 @@ MODELS = [
         "models/language.py",
         "(g[:, None] / ctx.temperature for g in grads)",
         "(g[:, None] for g in grads)",
-        f"{BASIC} test_oracle_transformer.py::test_the_expected_update_is_the_gradient_of_the_objective",
+        GRADIENT,
     ),
     Fault(
         "gradient of the entropy with a wrong sign",
@@ -327,7 +333,7 @@ MODELS = [
         "models/language.py",
         "grad_entropy * (law + spent[:, None])",
         "grad_entropy * (law - spent[:, None])",
-        BASIC,
+        GRADIENT,
     ),
     Fault(
         "a prompt shared by others of its length",
@@ -335,7 +341,7 @@ MODELS = [
         "models/grouping.py",
         "((ids[1:] == ids[:-1]) | answer[1:]).all(1)",
         "(prompts[1:] > 0)",
-        BASIC,
+        f"{BASIC}::test_a_prompt_in_common_stands_in_the_row_once",
     ),
     Fault(
         "padding takes part in positions",
@@ -343,7 +349,7 @@ MODELS = [
         "rollout/native.py",
         "(column - first).clamp(min=0)",
         "(column - 0 * first)",
-        "test_rollout_exact.py",
+        GREEDY,
     ),
 ]
 
@@ -354,7 +360,7 @@ ROLLOUT = [
         "rollout/native.py",
         "        return row.ended or len(row.response) == row.room",
         "        row.ended = row.ended or len(row.response) == row.room\n        return row.ended",
-        f"{ENDS} test_rollout_engine.py",
+        ENDS,
     ),
     Fault(
         "end of sequence dropped from responses",
@@ -370,7 +376,7 @@ ROLLOUT = [
         "rollout/native.py",
         "    model.eval()\n    try:",
         "    try:",
-        "test_rollout_engine.py",
+        "test_rollout_engine.py::test_dropout_is_off_inside_and_every_mode_is_restored",
     ),
     Fault(
         "one seed for all rows",
@@ -378,7 +384,7 @@ ROLLOUT = [
         "rollout/native.py",
         "row_uniforms(seeds[row.index], count)",
         "row_uniforms(seeds[rows[0].index], count)",
-        "test_rollout_exact.py",
+        ROWS,
     ),
     Fault(
         "draws follow the slot",
@@ -386,7 +392,7 @@ ROLLOUT = [
         "rollout/native.py",
         "            self.uniforms[holes] = self.uniforms[movers]\n",
         "",
-        "test_rollout_exact.py",
+        ROWS,
     ),
     Fault(
         "temperature multiplies",
@@ -410,7 +416,7 @@ ROLLOUT = [
         "rollout/native.py",
         "near = self._additive(seen & (far < self.window))",
         "near = self._additive(seen)",
-        "test_rollout_exact.py",
+        GREEDY,
     ),
 ]
 
@@ -552,7 +558,7 @@ RECIPES = [
         "recipes/ppo.py",
         "rewards = rescale(rewards, mask)",
         "rewards = whiten(rewards, mask)",
-        "test_oracle_loop.py",
+        CREDIT,
     ),
     Fault(
         "whitening before the returns",
@@ -560,7 +566,7 @@ RECIPES = [
         "recipes/ppo.py",
         "        advantage = whiten(advantage, mask)\n",
         "        advantage = whiten(advantage, mask)\n        returns = advantage + verdict.values\n",
-        "test_oracle_loop.py",
+        CREDIT,
     ),
     Fault(
         "moments forgotten on resume",
@@ -584,7 +590,7 @@ RECIPES = [
         "recipes/sft.py",
         "batch.response_lengths.sum(), 0.0",
         "batch.lengths.sum(), 0.0",
-        "test_recipes_loop.py",
+        "test_recipes_loop.py::test_the_loss_of_sft_is_that_of_response_tokens_in_nats_a_token",
     ),
     Fault(
         "one gradient clip for all",
@@ -592,7 +598,7 @@ RECIPES = [
         "recipes/parts.py",
         "self.parallel.clip_grad(parameters.values(), self.max_grad_norm)",
         "self.parallel.clip_grad([p for _, p in self._named()], self.max_grad_norm)",
-        "test_recipes_loop.py",
+        "test_recipes_loop.py::test_each_group_of_weights_has_a_gradient_clip_of_its_own",
     ),
 ]
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PROBLEMS_OF_THE_PATCH = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError", "AttributeError")
+NOTHING_COLLECTED = 5  # of pytest's exit statuses
 SECONDS = 1200  # for the tests of one fault, on a machine that has much else to do
 
 
@@ -92,14 +93,15 @@ def judge(fault: Fault, root: Path, without: list[str]) -> Verdict:
             return verdict(False, f"the patch no longer applies: {wrong}")
         status, output = run_tests(root, source, fault.tests.split(), without)
     failed = re.search(r"^FAILED tests/(.+?)(?: - (.*))?$", output, re.MULTILINE)
-    if status == 0:
-        return verdict(False, "survived: its tests pass")
+    if status in (0, NOTHING_COLLECTED):
+        return verdict(False, "survived: its tests pass" if status == 0 else "survived: no test is left")
     if not failed:
         return verdict(False, f"no test failed, but pytest ended with {status}: {last_line(output)}")
     reason = failed[2] or ""
     if reason.startswith(PROBLEMS_OF_THE_PATCH):
         return verdict(False, f"the patch is broken: {reason}")
-    return verdict(True, failed[1])
+    kind = "" if reason.lower().startswith("assert") else f"  ({reason.split(':')[0]})"  # an error instead of a wrong number
+    return verdict(True, f"{failed[1]}{kind}")
 
 
 def copy_of(root: Path, folder: Path) -> Path:
@@ -110,8 +112,8 @@ def copy_of(root: Path, folder: Path) -> Path:
 
 
 def last_line(output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    lines = [line for line in output.splitlines() if line.strip(" !=.")]
+    return lines[-1].strip(" !=") if lines else "it said nothing"
 
 
 def sound(faults: list[Fault], root: Path, without: list[str], jobs: int) -> str:
@@ -130,7 +132,7 @@ def sound(faults: list[Fault], root: Path, without: list[str], jobs: int) -> str
         shares = [share for start in range(jobs) if (share := tests[start::jobs])]
         with ThreadPoolExecutor(jobs) as pool:
             for status, output in pool.map(lambda share: run_tests(root, source, share, without), shares):
-                if status != 0:
+                if status not in (0, NOTHING_COLLECTED):
                     shown = re.findall(r"^(?:FAILED|ERROR) .*$", output, re.MULTILINE) or [last_line(output)]
                     return f"without any fault the tests do not pass: {shown[0]}"
     return ""
@@ -142,7 +144,7 @@ def gate(faults: list[Fault], root: Path, without: list[str], jobs: int) -> int:
     if wrong := sound(faults, root, without, jobs):
         print(wrong)
         return 1
-    print(f"{len(faults)} faults; without any, their tests pass ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{len(faults)} to plant; without any, their tests pass ({time.monotonic() - started:.0f} s)", flush=True)
     survivors = 0
     with ThreadPoolExecutor(jobs) as pool:
         for future in as_completed([pool.submit(judge, fault, root, without) for fault in faults]):
@@ -152,7 +154,7 @@ def gate(faults: list[Fault], root: Path, without: list[str], jobs: int) -> int:
             print(f"{mark} {verdict.seconds:5.1f} s  {verdict.fault.name:<34} {verdict.by}", flush=True)
             if not verdict.caught:
                 print(f"                 {verdict.fault.what}", flush=True)
-    print(f"{len(faults) - survivors} of {len(faults)} faults caught in {time.monotonic() - started:.0f} s")
+    print(f"{len(faults) - survivors} of {len(faults)} caught in {time.monotonic() - started:.0f} s")
     return 1 if survivors else 0
 
 

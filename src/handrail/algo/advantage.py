@@ -29,6 +29,11 @@ def token_rewards(score: Tensor, kl: Tensor, mask: Tensor, beta: float) -> Tenso
     return rewards.index_put((rows, lengths - 1), score.detach().to(rewards.dtype), accumulate=True)
 
 
+def _last(mask: Tensor) -> Tensor:
+    """[B, T] bool: each response's last real token."""
+    return torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+
+
 def reward_to_go(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     """G_t = sum_{k >= 0} gamma^k r_{t+k}.  Williams 1992; Sutton et al. 2000.
 
@@ -82,7 +87,7 @@ def carry_over(rewards: Tensor, mask: Tensor, gamma: float, following: Tensor) -
         [B, T] reward, zero under the mask.
     """
     rewards = torch.where(mask, rewards, 0)
-    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+    last = _last(mask)
     chained = rewards
     while True:  # each pass reaches one turn further back
         ahead = reward_to_go(chained, mask, gamma)[:, 0]
@@ -110,7 +115,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float,
         advantage [B, T] and returns = advantage + values [B, T], both zero under the mask.
     """
     rewards, values = torch.where(mask, rewards, 0), torch.where(mask, values, 0)
-    last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(1, keepdim=True) - 1
+    last = _last(mask)
     after = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
     delta = rewards + gamma * torch.where(last, bootstrap[:, None], after) - values
     advantage, carry = torch.zeros_like(values), torch.zeros_like(values[:, 0])

@@ -42,7 +42,8 @@ def selftest() -> dict:
 
     machine = describe()
     where = f"{machine['device']}, {machine['cpu']}, {machine['cores']} cores, torch {torch.__version__}, Python {machine['python']}"
-    out.print(Text.assemble(("Handrail ", "bold"), (machine["handrail"], "bold"), f" on {where}; {best_matmul()}"), soft_wrap=True)
+    out.print(Text.assemble(("Handrail ", "bold"), (machine["handrail"], "bold"), f" on {where}"), soft_wrap=True)
+    out.print(f"[dim]{best_matmul()}[/]")
     console.quiet = True  # the bars of the small runs would bury the lines
     done: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="handrail-selftest-") as folder:
@@ -61,7 +62,7 @@ def line(check: "Check") -> Text:
     """Mark, what was checked, the figure, its bound."""
     mark, colour = ("\u2713", "green") if check.passed else ("\u2717", "red")
     bound = f" {SIGNS[check.limit]} {check.bound:g}"
-    told = Text.assemble((mark, f"bold {colour}"), f" {check.name:<50} {check.figure} ", (f"{check.found:.2g}", colour), (bound, "dim"))
+    told = Text.assemble((mark, f"bold {colour}"), f" {check.name:<50} {check.figure} ", (f"{check.found:.3g}", colour), (bound, "dim"))
     return told.append(f"\n  {check.remark}", "dim") if check.remark else told
 
 

@@ -22,7 +22,7 @@ class Comparison(Settings):
     round: str = Field(description="what all methods have in common: the file of a round, as `handrail run` takes it, or a built-in task")
     common: dict[str, Any] = Field({}, description="dotted keys of the round and their values, for all methods")
     methods: dict[str, dict[str, Any]] = Field(description="a name for each, and the dotted keys in which it differs, `method` among them")
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="of the rounds; every method is done with each")
     best_of: list[int] = Field([2, 4, 8, 16], description="the yardstick: the best of so many responses of the starting model; []: none")
     prompts: int = Field(256, ge=2, description="for the yardstick")
     workers: int = Field(1, ge=1, description="rounds at once, each a process with its share of the cores")

@@ -1,7 +1,7 @@
 """The settings of a whole round, and what follows from them for each stage."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ from handrail.rollout import Sampling
 from handrail.tasks import TASKS
 
 Method = Literal["ppo", "reinforce", "best_of_n", "dpo", "relaxed"]
+METHODS = get_args(Method)
 
 
 class TaskSettings(Settings):

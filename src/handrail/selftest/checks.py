@@ -94,7 +94,7 @@ def engine(folder: Path) -> list[Check]:
 
 def resumed(folder: Path) -> list[Check]:
     """A run that was killed, against one that was not."""
-    name = "a run killed and resumed has equal bits"
+    name = "a run killed and resumed ends with the same bits"
     if wrong := resume.both(folder):
         return [Check(name, "difference", float("nan"), "equal", 0.0, False, wrong)]
     worst, count = resume.difference(folder)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 END, V, T = 3, 4, 4
+PENALTY = 0.25  # reward; what a missing end costs
 PREFIXES = [prefix for length in range(T) for prefix in product(range(END), repeat=length)]
 RESPONSES = [*((*prefix, END) for prefix in PREFIXES), *product(range(END), repeat=T)]
 S, N = len(PREFIXES), len(RESPONSES)
@@ -57,12 +58,12 @@ class World:
     beta: float  # reward per nat
 
     @classmethod
-    def random(cls, seed: int, prompts: int = 2, beta: float = 1.0, penalty: float = 0.25) -> "World":
-        """Normal logits and scores; a response that was cut costs `penalty`.  Scores are exact in float32."""
+    def random(cls, seed: int, prompts: int = 2, beta: float = 1.0) -> "World":
+        """Normal logits and scores, these exact in float32; a response that was cut costs `PENALTY`."""
         generator = torch.Generator().manual_seed(seed)
         reference = torch.randn(prompts, S, V, dtype=torch.float64, generator=generator)
         scores = torch.randn(prompts, N, dtype=torch.float64, generator=generator)
-        return cls(reference, (64 * scores).round() / 64 - penalty * (~ENDED).double(), beta)
+        return cls(reference, (64 * scores).round() / 64 - PENALTY * (~ENDED).double(), beta)
 
     def objective(self, logits: Tensor) -> Tensor:
         """[P] J = E[R] - beta KL(pi || pi_ref)."""

@@ -16,10 +16,8 @@ from handrail.recipes.parts import open_run
 from handrail.recipes.reinforce_baseline import BASELINES, Learned
 from handrail.recipes.rewards import RewardSource
 from handrail.records import Prompt
-from handrail.selftest.enumerated import ENDED, MASK, RESPONSES, T, World, probability
+from handrail.selftest.enumerated import ENDED, MASK, PENALTY, RESPONSES, T, World, probability
 from handrail.selftest.roles import TableCodec, TableCritic, TableEngine, TablePolicy, TableScores
-
-PENALTY = 0.25  # of a response that was cut, as `World.random` has it
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,13 @@ PASSES = {"epochs": 2, "steps": 400, "lr": 0.005}
 WHOLE = {"credit": "whole_return"}
 LOOPS: dict[str, Loop] = {
     "ppo": Loop(
-        ppo_parts.PPO,
-        _ppo,
-        ppo.train,
-        _ppo_gradient,
-        {"steps": 200, "batch_size": 512, "epochs": 2, "minibatches": 2, "lr": 0.01, "critic_lr": 0.03, "warmup": 0},
-        {"lam": 1.0, "whiten_advantages": False},
-        {"lam": 0.5},
+        settings=ppo_parts.PPO,
+        assemble=_ppo,
+        train=ppo.train,
+        gradient=_ppo_gradient,
+        converges={"steps": 200, "batch_size": 512, "epochs": 2, "minibatches": 2, "lr": 0.01, "critic_lr": 0.03, "warmup": 0},
+        unbiased={"lam": 1.0, "whiten_advantages": False},
+        biased={"lam": 0.5},
     ),
     "reinforce": _of_reinforce(**_baseline("constant"), **WHOLE),
     "reward_to_go": _of_reinforce(**_baseline("moving_average")),

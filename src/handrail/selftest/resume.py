@@ -22,7 +22,7 @@ SECONDS = 300
 def settings(folder: Path, name: str) -> PPO:
     """A short run on the tiny model, with an adaptive beta, several epochs and traces."""
     run = {"save_every": 3, "trace_every": 1, "trace_rows": 4}
-    sizes = {"steps": STEPS, "batch_size": 32, "kl": {"target": 0.5, "horizon": 100}}
+    sizes = {"steps": STEPS, "batch_size": 32, "minibatches": 2, "lr": 3e-3, "kl": {"target": 0.5, "horizon": 100}}
     return tiny.settings(folder, folder / name, run=run, **sizes)
 
 

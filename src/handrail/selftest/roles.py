@@ -60,11 +60,9 @@ class Table(nn.Module):
 class _Role:
     """What policy and critic share: the table, its state, its place."""
 
-    context = T + 2**10
-
     def __init__(self, weights: Tensor):
         self.hf = Table(weights)
-        self.forward = self  # a network's says here how many tokens it takes at once
+        self.forward = self  # that of a network says how many tokens it takes at once
         self.tokens = 2**20
         self.device = torch.device("cpu")
 
