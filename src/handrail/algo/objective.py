@@ -61,7 +61,7 @@ def ppo_penalty_loss(logp: Tensor, logp_old: Tensor, advantage: Tensor, mask: Te
     Returns:
         A scalar.
     """
-    log_ratio = torch.where(mask, logp - logp_old, 0)
+    log_ratio = _log_ratio(logp, logp_old, mask)
     penalty = kl_k3(torch.zeros_like(log_ratio), log_ratio)
     return masked_mean(beta * penalty - log_ratio.exp() * torch.where(mask, advantage, 0), mask, count)
 
@@ -86,7 +86,7 @@ def ppo_clip_loss(
         The loss, and sums divided by `count`: `approx_kl` (nats a token, k3 of the old policy against the new) and
         `clip_fraction` (share of tokens whose gradient is zero because of the clip).
     """
-    log_ratio = torch.where(mask, logp - logp_old, 0)
+    log_ratio = _log_ratio(logp, logp_old, mask)
     return _clipped(log_ratio, log_ratio.exp(), advantage, mask, count, clip_low, clip_high)
 
 
@@ -109,9 +109,14 @@ def gspo_loss(
     Returns:
         The loss, and `approx_kl` and `clip_fraction` as `ppo_clip_loss` has them.
     """
-    log_ratio = torch.where(mask, logp - logp_old, 0)
+    log_ratio = _log_ratio(logp, logp_old, mask)
     mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
     return _clipped(log_ratio, mean.exp().expand_as(log_ratio), advantage, mask, count, clip_low, clip_high)
+
+
+def _log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor) -> Tensor:
+    """[B, T] log rho, zero under the mask."""
+    return torch.where(mask, logp - logp_old, 0)
 
 
 def _clipped(
