@@ -31,8 +31,8 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "inspector": "errors records track",
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
-    "search": EVERYTHING,
     "compare": EVERYTHING,
+    "search": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }
