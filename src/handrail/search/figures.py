@@ -9,9 +9,18 @@ from handrail.config import Settings
 from handrail.errors import ConfigError
 from handrail.pipeline.settings import Round, stage_settings
 from handrail.recipes.evaluate import Evaluate, whole
-from handrail.recipes.ppo_parts import PPO
 from handrail.search.settings import Search
 
+ONLINE = ["reward", "kl", "length", "ended", "entropy"]
+TRAINED = {  # what stands in the summary of each training verb
+    "sft": ["eval_loss"],
+    "reward": ["accuracy", "calibration_error"],
+    "ppo": [*ONLINE, "explained_variance", "approx_kl", "clip_fraction", "value_loss"],
+    "reinforce": [*ONLINE, "explained_variance", "approx_kl"],
+    "best_of_n": ["reward", "kl", "length", "loss"],
+    "dpo": ["margin", "accuracy", "loss"],
+    "relaxed": [*ONLINE, "reward_relaxed"],
+}
 PARTS = ("parts_before.", "parts_after.")  # a judge's own, known only when it has judged
 
 
@@ -39,10 +48,8 @@ def known(verb: str, cfg: Settings) -> list[str]:
         return [*of_evaluation(stage_settings(cfg, Path(cfg.out))[-1]["evaluate"]), "reward_accuracy"]
     if isinstance(cfg, Evaluate):
         return of_evaluation(cfg)
-    if isinstance(cfg, PPO):
-        watched = ["gold"] if cfg.reward.monitor else []
-        return ["reward", *watched, "kl", "length", "ended", "entropy", "explained_variance", "approx_kl", "clip_fraction", "value_loss"]
-    return {"sft": ["eval_loss"], "reward": ["accuracy", "calibration_error"]}[verb]
+    watched = ["gold"] if getattr(getattr(cfg, "reward", None), "monitor", "") or getattr(cfg, "monitor", "") else []
+    return [*watched, *TRAINED[verb]]
 
 
 def of_evaluation(cfg: Evaluate) -> list[str]:
