@@ -10,6 +10,7 @@ from handrail.cli import app
 from handrail.cli.demo import announce, settings
 from handrail.config import validate
 from handrail.errors import ConfigError
+from handrail.inspector.curves import TITLES
 from handrail.pipeline import Round, stage_settings
 from handrail.tasks import TASKS
 
@@ -80,3 +81,25 @@ def test_a_tiny_demo_ends_with_figures_a_report_and_what_to_type_next(task: str,
     again = CliRunner().invoke(app, ["demo", "--task", task, "--out", str(folder), "--json", *TINY])
     assert json.loads(again.stdout)["summary"]["win_rate"] == summary["win_rate"]
     assert "as before" in again.stderr
+
+
+METHODS = {
+    "reinforce": ["reinforce.steps=2", "reinforce.batch_size=8"],
+    "best_of_n": ["best_of_n.steps=2", "best_of_n.batch_size=2"],
+    "dpo": ["dpo.batch_size=4"],
+    "relaxed": ["relaxed.steps=2", "relaxed.batch_size=8"],
+}
+
+
+@pytest.mark.slow
+def test_a_round_improves_its_policy_by_any_method(tmp_path: Path) -> None:
+    """The same round again with another method: what comes before is as before, and what comes after is judged and shown."""
+    folder = tmp_path / "demo"
+    for method, given in METHODS.items():
+        told = CliRunner().invoke(app, ["demo", "--out", str(folder), "--json", *TINY, f"method={method}", *given])
+        assert told.exit_code == 0, told.stderr
+        assert json.loads(told.stdout)["summary"]["win_rate"]["n"] > 0 and (folder / f"round-1/{method}/model").is_dir()
+        stages = {s["name"]: s["skipped"] for s in json.loads((folder / "round.json").read_text())["stages"]}
+        assert not stages[method] and stages["reward"] == (method != "reinforce")
+        assert f"round-1/{method}" in told.stderr.split("Next:")[1]
+        assert TITLES[method] in (folder / "report.html").read_text(encoding="utf-8")

@@ -116,7 +116,7 @@ def test_a_comparison_shares_what_comes_before_the_method_and_goes_on_where_it_w
     assert told.exit_code == 0, told.stderr
     rows = {row["name"]: row for row in json.loads(told.stdout)["compare"]["rows"]}
     assert rows["PPO"]["done"] == rows["best of 4"]["done"] == 1
-    assert rows["diverging"]["done"] == 0 and "not finite" in rows["diverging"]["failed"][0]["reason"]
+    assert rows["diverging"]["done"] == 0 and "3 such steps in a row" in rows["diverging"]["failed"][0]["reason"]
     models = [tmp_path / f"out/seed-0/{name}/round-1/reward/model/model.safetensors" for name in ("ppo", "best-of-4")]
     assert models[0].samefile(models[1]), "the reward model is one"
     assert [row["n"] for row in json.loads((tmp_path / "out/seed-0/yardstick.json").read_text())["rows"]] == [1, 2, 4]
