@@ -80,7 +80,9 @@ def two_runs(folder: Path, weight: float, kl: float) -> None:
         (folder / name / "metrics.jsonl").write_text(json.dumps({"step": 0, "kl": k}) + "\n")
 
 
-@pytest.mark.parametrize(("weight", "kl", "passed"), [(1.0, 0.5, True), (1.0 + 2**-20, 0.5, False), (1.0, 0.5000001, False)])
+@pytest.mark.parametrize(
+    ("weight", "kl", "passed"), [(1.0, 0.5, True), (1.0 + 2**-20, 0.5, False), (1.0, 0.5000001, False), (1.0, float("nan"), False)]
+)
 def test_one_bit_is_a_difference(monkeypatch, tmp_path, weight, kl, passed):
     two_runs(tmp_path, weight, kl)
     monkeypatch.setattr(resume, "both", lambda folder: "")

@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from handrail.recipes import ppo
 from handrail.recipes.ppo_parts import PPO
@@ -66,17 +68,22 @@ def last_line(said: str) -> str:
 
 
 def difference(folder: Path) -> tuple[float, int]:
-    """(the largest difference of a weight or a logged number, how many numbers were compared) of the two runs; 0 is equal bits."""
-    worst, count = 0.0, 0
-    one, other = (load_file(folder / name / "model" / "model.safetensors") for name in ("killed", "whole"))
-    for name, tensor in one.items():
-        worst, count = max(worst, float((tensor.double() - other[name].double()).abs().max())), count + tensor.numel()
-    read = ((folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for name in ("killed", "whole"))
-    for first, second in zip(*read, strict=True):
-        found, expected = json.loads(first), json.loads(second)
-        for name in expected:
-            worst, count = max(worst, abs(found[name] - expected[name])), count + 1
-    return worst, count
+    """(the largest difference of a weight or a logged number, how many were compared) of the two runs.
+
+    0 is equal bits; NaN where one run has a number that the other has not, or that is none.
+    """
+    one, other = (numbers(folder / name) for name in ("killed", "whole"))
+    if one.shape != other.shape:
+        return float("nan"), len(one)
+    return float((one - other).abs().max()), len(one)
+
+
+def numbers(run: Path) -> Tensor:
+    """[n] float64: all weights of a finished run, and all that it logged."""
+    weights = load_file(run / "model" / "model.safetensors")
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    values = torch.tensor([step[name] for step in logged for name in sorted(step)], dtype=torch.float64)
+    return torch.cat([*(weights[name].double().flatten() for name in sorted(weights)), values])
 
 
 def both(folder: Path) -> str:
