@@ -55,11 +55,11 @@ def heading(found: dict[str, Any]) -> tuple[str, str]:
     if not done:
         return title, "No round is done yet."
     best = max(done, key=lambda row: row["figures"]["gain"]["value"])
-    sure = [row["name"] for row in done if (row["figures"]["gain"]["low"] or 0) > 0]
+    several = [row["figures"]["gain"]["low"] for row in done if row["figures"]["gain"]["low"] is not None]
     score = "the gold score, which no training saw," if found["score"] == "gold" else "the reward"
     lead = f"Measured by {score} {best['name']} gains most: {said(best, 'gain')}."
-    if len(found["seeds"]) > 1:
-        lead += f" The interval of the gain lies above zero for {len(sure)} of {len(done)}."
+    if several:
+        lead += f" Over the seeds the interval of the gain lies above zero for {sum(low > 0 for low in several)} of {len(several)}."
     return title, lead
 
 
