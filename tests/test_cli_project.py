@@ -15,7 +15,6 @@ from handrail.data import Codec, load_demonstrations, load_rankings
 from handrail.errors import ConfigError
 from handrail.models import load_tokenizer
 from handrail.pipeline import Round, stage_settings
-from handrail.pipeline.settings import METHODS
 
 TINY = [
     *("model.new.hidden=32", "model.new.layers=1", "model.new.heads=2", "sft.epochs=1", "reward.epochs=1", "ppo.steps=2"),
@@ -71,7 +70,7 @@ def test_init_refuses_a_file_as_folder(tmp_path: Path) -> None:
 
 def test_the_template_and_its_records_are_valid(project: Path) -> None:
     cfg = load(Round, "handrail.yaml")
-    assert set(stage_settings(cfg, Path(cfg.out))[0]) == {"sft", "sample", "reward", *METHODS, "evaluate"}
+    assert set(stage_settings(cfg, Path(cfg.out))[0]) == {"sft", "sample", "reward", "ppo", "evaluate"}
     assert cfg.data is not None and cfg.data.demonstrations and cfg.data.comparisons
     assert load_demonstrations(cfg.data.demonstrations).dropped == {}
     assert load_rankings(cfg.data.comparisons).dropped == {}

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from handrail.errors import HandrailError, RewardError
-from handrail.models import LanguageModel, ModelSettings
+from handrail.errors import HandrailError, NonFiniteError, RewardError
+from handrail.models import LanguageModel, ModelSettings, ScalarModel
+from handrail.pipeline.settings import of_round
+from handrail.pipeline.stages import reads
 from handrail.recipes import ppo, reinforce
 from handrail.recipes.parts import Optimizer
+from handrail.recipes.reinforce_baseline import BASELINES as BASELINES_BY_NAME
+from handrail.recipes.reinforce_baseline import BaselineSettings
 from killing import assert_same_run
 from recipe_runs import World, in_child, make_world, metrics
 
@@ -102,7 +106,8 @@ def test_the_first_gradient_is_that_of_the_responses_themselves(world, tmp_path)
 @pytest.mark.parametrize("kind", ["reinforce", "importance", "ppo_penalty", "ppo_clip", "gspo"])
 @pytest.mark.parametrize("recipe", ["reinforce", "ppo"])
 def test_every_objective_trains_in_both_recipes(world, tmp_path, kind, recipe):
-    over = {"objective": {"kind": kind, "target": 1e-6, "clip": 0.003 if kind == "gspo" else 0.2}, "epochs": 2, "steps": 3, "lr": 1e-3}
+    over = {"objective": {"kind": kind, "target": 1e-6, "clip": 0.003 if kind == "gspo" else 0.2}, "steps": 3, "lr": 1e-3}
+    over |= {"epochs": 1 if kind == "reinforce" else 2}
     over |= {"credit": "whole_return"} if recipe == "reinforce" else {}
     run = world.work(recipe, tmp_path / kind, over)()
     lines = metrics(run)
@@ -327,3 +332,68 @@ def test_the_optimiser_steps_once_a_minibatch(world, tmp_path, monkeypatch):
     monkeypatch.setattr(Optimizer, "step", lambda self, share: (taken.append(1), original(self, share))[1])
     reinforce.run(world.reinforce(tmp_path / "run", {"steps": 2, "epochs": 3, "objective": {"kind": "ppo_clip"}}))
     assert len(taken) == 2 * 3 * 2
+
+
+# --- what a reviewer would try ---
+
+
+def test_a_group_that_earned_the_same_teaches_nothing():
+    """Equal totals, unequal rewards to go: a deviation of zero must not blow them up."""
+    baseline = BASELINES_BY_NAME["group_normalised"](BaselineSettings(kind="group_normalised"))
+    total = torch.tensor([0.5, 0.5, 0.1, 0.3])
+    mean, factor = baseline(torch.zeros(4, 3), total, None, torch.tensor([0, 0, 1, 1]))
+    assert factor[:, 0].tolist() == pytest.approx([0, 0, 10, 10], rel=1e-5) and mean[:, 0].tolist() == pytest.approx([0.5, 0.5, 0.2, 0.2])
+
+
+def test_a_penalty_measures_the_step_where_cut_responses_are_left_out(world, tmp_path):
+    """The longest responses are those that were cut: what is kept is narrower than the batch."""
+    over = {
+        "objective": {"kind": "ppo_penalty", "target": 1e-6},
+        "reward": {"cut": "mask"},
+        "sampling": {"max_new_tokens": 40},
+        "batch_size": 32,
+    }
+    for recipe in ("reinforce", "ppo"):
+        lines = metrics(world.work(recipe, tmp_path / recipe, over | {"steps": 4})())
+        assert any(line["ended"] < 1 and line["updates"] for line in lines) and all("step_kl" in line for line in lines if line["updates"])
+
+
+def test_a_reward_that_is_no_number_ends_the_run_and_does_not_hang(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(ScalarModel, "judged", lambda self, sequences: (self.score(sequences) * float("nan"), {}))
+    with pytest.raises(NonFiniteError, match="3 such steps in a row"):
+        reinforce.run(world.reinforce(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("recipe", ["reinforce", "ppo"])
+def test_several_passes_need_a_ratio(world, tmp_path, recipe):
+    with pytest.raises(ValueError, match="has no ratio"):
+        getattr(world, recipe)(tmp_path / "run", {"epochs": 2, "objective": {"kind": "reinforce"}})
+
+
+def test_with_a_discount_the_baseline_is_on_the_scale_of_the_returns(world, tmp_path):
+    _, _, experience, total = first_step(
+        world.reinforce(tmp_path / "run", {"gamma": 0.9, "kl": {"beta": 0.0}, "baseline": {"kind": "none"}})
+    )
+    torch.testing.assert_close(total, experience.returns[:, 0])
+
+
+def test_a_round_takes_ratings_in_the_place_of_prompts_and_reward(tmp_path):
+    settings = {"task": {"name": "movie-night"}, "labels": "simulated", "method": "reinforce"}
+    rated = settings | {
+        "reinforce": {"ratings": {"path": "ratings.jsonl"}, "objective": {"kind": "ppo_clip"}, "baseline": {"kind": "value"}}
+    }
+    found = of_round(rated, "reinforce", tmp_path / "round.yaml", ["batch_size=50"])
+    assert found.prompts is None and found.reward is None and found.batch_size == 50
+
+
+def test_what_a_partner_says_is_another_input_than_the_reward(tmp_path):
+    for name in ("reward.py", "partner.py"):
+        (tmp_path / name).write_text("def f(*_): ...")
+    settings = {"task": {"name": "movie-night"}, "labels": "simulated", "method": "reinforce"}
+    given = {"reward": {"function": f"{tmp_path}/reward.py:f"}, "partner": {"function": f"{tmp_path}/partner.py:f"}}
+    cfg = of_round(settings | {"reinforce": given}, "reinforce", tmp_path / "round.yaml", [])
+    seen = [reads(cfg)]
+    for name in ("reward.py", "partner.py"):
+        (tmp_path / name).write_text("def f(*_): return 1")
+        seen.append(reads(cfg))
+    assert seen[0] != seen[1] != seen[2]

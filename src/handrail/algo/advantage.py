@@ -89,13 +89,14 @@ def carry_over(rewards: Tensor, mask: Tensor, gamma: float, following: Tensor) -
     rewards = torch.where(mask, rewards, 0)
     last = _last(mask)
     chained = rewards
-    while True:  # each pass reaches one turn further back
+    for _ in range(len(rewards)):  # each pass reaches one turn further back
         ahead = reward_to_go(chained, mask, gamma)[:, 0]
         after = torch.where(following >= 0, gamma * ahead[following.clamp(min=0)], 0)
         reached = torch.where(last, rewards + after[:, None], rewards)
         if torch.equal(reached, chained):
-            return chained
+            break
         chained = reached
+    return chained
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, bootstrap: Tensor) -> tuple[Tensor, Tensor]:

@@ -143,7 +143,7 @@ def ppo(cfg: Any) -> Batch:
     from handrail.recipes.parts import shuffled
 
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
-    prompts = load_prompts(cfg.prompts).records
+    prompts = load_prompts(cfg.prompts or cfg.ratings).records  # a rated response's prompt
     chosen = [prompts[i] for i in shuffled(len(prompts), cfg.batch_size, 0, cfg.seed)]
     rows = []
     for number, prompt in enumerate(chosen, 1):

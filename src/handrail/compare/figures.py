@@ -89,7 +89,7 @@ def figures(folder: Path, seed: int, summary: dict[str, Any], score: str) -> dic
     values = {side: float(x["mean"] if isinstance(x, dict) else x) for side, x in of.items()}
     method: dict[str, Any] = next((s for s in read(folder / "round.json").get("stages", [])[::-1] if s["name"] not in ("evaluation",)), {})
     timing = folder / "round-1" / str(method.get("name")) / "timing.jsonl"
-    peaks = [json.loads(line).get("memory_mib", 0.0) for line in timing.read_text().splitlines()] if timing.is_file() else []
+    peaks = [memory(json.loads(line)) for line in timing.read_text().splitlines()] if timing.is_file() else []
     return {
         "seed": seed,
         "gain": values["after"] - values["before"],
@@ -102,13 +102,19 @@ def figures(folder: Path, seed: int, summary: dict[str, Any], score: str) -> dic
     }
 
 
+def memory(line: dict[str, Any]) -> float:
+    """The peak of a step, of the device where there is one."""
+    return float(line.get("device_mib", line.get("memory_mib", 0.0)))
+
+
 def measured(cfg: Comparison, score: str) -> list[dict[str, Any]]:
     """The yardstick's rows: n, kl, and the score over the seeds."""
-    files = [found for seed in cfg.seeds if (found := read(place(cfg, seed) / "yardstick.json"))]
-    if not files:
-        return []
-    together = zip(*(f["rows"] for f in files), strict=True)
-    return [{"n": rows[0]["n"], "kl": rows[0]["kl"], "score": asdict(Mean.of([r[score] for r in rows]))} for rows in together]
+    files = [one for seed in cfg.seeds if cfg.best_of and (one := read(place(cfg, seed) / "yardstick.json"))]
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in (row for f in files for row in f["rows"] if row["n"] in (1, *cfg.best_of)):
+        found.setdefault(row["n"], []).append(row)
+    whole = {n: rows for n, rows in sorted(found.items()) if len(rows) == len(files)}
+    return [{"n": n, "kl": rows[0]["kl"], "score": asdict(Mean.of([r[score] for r in rows]))} for n, rows in whole.items()]
 
 
 def read(path: Path) -> dict[str, Any]:

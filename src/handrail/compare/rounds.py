@@ -80,6 +80,8 @@ def prepared(text: str, threads: int, best_of: list[int], prompts: int) -> str:
             yardstick(cfg, best_of, prompts, Path(cfg.out).parent / "yardstick.json")
     except HandrailError as error:
         return str(error)
+    except Exception as error:  # one method's fault is not the others'
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -90,6 +92,8 @@ def done_round(text: str, threads: int, peers: list[str]) -> str:
         pipeline.run(read(text), [Path(peer) for peer in peers])
     except HandrailError as error:
         return str(error)
+    except Exception as error:  # one method's fault is not the others'
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

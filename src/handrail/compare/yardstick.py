@@ -1,5 +1,7 @@
 """What sampling alone reaches: the best of n responses of the starting model by the reward model, and how good it truly is."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -9,16 +11,19 @@ from handrail.data import Codec, load_prompts, within_context
 from handrail.evaluate import FunctionJudge, RewardModelJudge
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer
 from handrail.pipeline.settings import Round, stage_settings
-from handrail.pipeline.stages import write
+from handrail.pipeline.stages import files, write
+from handrail.recipes.parts import fingerprint
 from handrail.recipes.sample import sample
 
 
 def yardstick(cfg: Round, best_of: list[int], count: int, out: Path) -> None:
-    """For each n the mean score and its KL by the formula, into the file `out` unless it is there."""
-    if out.exists():
-        return
+    """For each n the mean score and its KL by the formula, into the file `out` unless it is there, made of the same."""
     settings = stage_settings(cfg, Path(cfg.out))[0]
     evaluation, reward = settings["evaluate"], settings["reward"]
+    made_of = [fingerprint(evaluation.before.path), fingerprint(reward.out), files(Path(evaluation.prompts.path)), best_of, count]
+    identity = hashlib.sha256(json.dumps([*made_of, evaluation.sampling.model_dump(), cfg.seed]).encode()).hexdigest()
+    if out.exists() and json.loads(out.read_text()).get("identity") == identity:
+        return
     codec = Codec(load_tokenizer(evaluation.before), cfg.template)
     policy = LanguageModel.load(evaluation.before).freeze()
     prompts = load_prompts(evaluation.prompts).records
@@ -35,4 +40,4 @@ def yardstick(cfg: Round, best_of: list[int], count: int, out: Path) -> None:
         {"n": n, "kl": best_of_n_kl(n), **{name: float(best_of_n_mean(by_model, values, n).mean()) for name, values in scores.items()}}
         for n in sorted({1, *best_of})
     ]
-    write(out, {"prompts": len(prompts), "responses": most, "rows": rows})
+    write(out, {"identity": identity, "prompts": len(prompts), "responses": most, "rows": rows})

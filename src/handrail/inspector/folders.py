@@ -10,6 +10,7 @@ from typing import Any
 from handrail.errors import DataError, InputError
 
 KINDS = ("sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed")
+POLICIES = {*KINDS} - {"sft", "reward"}
 DEPTH = 3  # how far below a folder its run folders may stand
 ASIDE = re.compile(r"\.before-\d+$")  # a stage's folder that was moved aside and done again
 
@@ -79,7 +80,8 @@ def read_round(folder: Path) -> Round:
         raise InputError(f"{folder}: there is no such folder", "a round's folder or a run folder", "`ls` its parent")
     about = _mapping(folder / "round.json")
     alone = (folder / "metrics.jsonl").is_file()
-    places = [folder] if alone else _below(folder)
+    stages = {stage.get("name") for stage in about.get("stages") or []}
+    places = [folder] if alone else [p for p in _below(folder) if not _of_another_method(p, stages)]
     numbered: dict[int, list[RunFolder]] = {}
     for place in places:
         numbered.setdefault(_number(place, folder), []).append(_run(place))
@@ -99,6 +101,11 @@ def read_round(folder: Path) -> Round:
         summary={} if alone else _mapping(folder / "summary.json"),
         parts=parts,
     )
+
+
+def _of_another_method(place: Path, stages: set[Any]) -> bool:
+    """Whether a folder holds the policy of a method that the round has since been changed from."""
+    return place.name in POLICIES and bool(stages & POLICIES) and place.name not in stages
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:

@@ -100,11 +100,14 @@ SCHEMAS: dict[str, type[Settings]] = {
 }
 
 
-def stage_settings(cfg: Round, out: Path) -> list[dict]:
-    """The settings of every stage of every round: the section of the file over what follows from the round."""
+def stage_settings(cfg: Round, out: Path, also: str = "") -> list[dict]:
+    """The settings of every stage of every round: the section of the file over what follows from the round.
+
+    Of the methods those of the round's own, and of `also`.
+    """
     rounds: list[dict] = []
     for number in range(1, cfg.rounds + 1):
-        made = implied(cfg, out, number)
+        made = {name: base for name, base in implied(cfg, out, number).items() if name not in METHODS or name in (cfg.method, also)}
         rounds.append({name: validate(SCHEMAS[name], merge(base, getattr(cfg, name)), f"section {name}") for name, base in made.items()})
     return rounds
 
@@ -118,7 +121,7 @@ def is_round(found: dict) -> bool:
 def of_round(found: dict, name: str, config: Path, assignments: list[str]) -> Settings:
     """The settings with which `handrail run` would do the stage in the first round; assignments are to its section."""
     whole = validate(Round, {**found, name: override(found.get(name) or {}, assignments)}, str(config))
-    stages = stage_settings(whole, Path(whole.out))[0]
+    stages = stage_settings(whole, Path(whole.out), name)[0]
     if name not in stages:
         raise ConfigError(f"{config}: this round has no stage '{name}'", f"one of {', '.join(stages)}")
     return stages[name]
@@ -139,6 +142,7 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
     rewarded = {"model": str(folder / "reward"), "monitor": gold}
     asked = {key: sampled[key] for key in ("prompts", "sampling")} | {"reward": rewarded}
     preferences = {"data": {"path": str(rankings)}} if cfg.dpo.get("online") is None else {"data": None, "online": asked}
+    rated = {"prompts": None, "reward": None} if cfg.reinforce.get("ratings") else {}
     made: dict[str, dict] = {
         "sft": shared | {"out": sft, "model": model, "data": {"path": str(data / "demonstrations.jsonl")}},
         "sample": sampled | {"out": str(folder / "responses/responses.jsonl"), "model": {**start, "path": judged, "lora": None}},
@@ -163,6 +167,7 @@ def implied(cfg: Round, out: Path, number: int) -> dict[str, dict]:
             "reward": str(folder / "reward"),
         },
     }
+    made["reinforce"] |= rated
     return made if demonstrated else {name: stage for name, stage in made.items() if name != "sft"}
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from handrail.config import Settings
 from handrail.data import Source
 from handrail.models import ModelSettings
+from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.parts import RunSettings, fingerprint, source_of
 from handrail.recipes.progress import console
+from handrail.recipes.relaxed import Relaxed
 from handrail.recipes.rewards import RewardSettings, reward_inputs
 
 
@@ -34,7 +36,7 @@ class Log:
 
 def plain(cfg: Settings) -> dict:
     """The settings that a run may not change once it has begun."""
-    kept = cfg.model_dump(mode="json", exclude={"micro_tokens"})
+    kept = cfg.model_dump(mode="json", exclude={"micro_tokens", "rows"})
     if "run" in kept:
         kept["run"] = {key: value for key, value in kept["run"].items() if f"run.{key}" not in RunSettings.FREE}
     return kept
@@ -122,10 +124,10 @@ def reads(settings: Settings) -> dict[str, str]:
             found |= reward_inputs(value)
         elif isinstance(value, Settings):
             found |= reads(value)
-        elif name == "reward" and isinstance(value, str):
-            found[name] = fingerprint(value)
-        elif name == "function" and isinstance(value, str):
-            found[name] = source_of(value)
+        elif name == "reward" and isinstance(settings, Relaxed | Evaluate):
+            found["reward"] = fingerprint(value)
+        elif name in ("function", "monitor") and isinstance(value, str):
+            found[f"{type(settings).__name__}.{name}"] = source_of(value)
     return found
 
 

@@ -134,7 +134,8 @@ def converse(
         open_ = [k for k, ended in enumerate(rollout.ended.tolist()) if ended and answers[k].strip()]
         if turn + 1 == turns or not open_:
             break
-        replies = partner.reply([prompts[going[k]] for k in open_], [answers[k] for k in open_], [seeds[k] for k in open_])
+        own = [derive(seed, "partner", turn, i) for i in going]  # the policy's draws must tell nothing of the partner's
+        replies = partner.reply([prompts[going[k]] for k in open_], [answers[k] for k in open_], [own[k] for k in open_])
         still = []
         for k, reply in zip(open_, replies, strict=True):
             longer = extended(prompts[going[k]], answers[k], reply)

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from handrail.algo.kl import kl_k3
+from handrail.algo.stats import masked_mean
 from handrail.batch import Experience
 from handrail.data import Codec
+from handrail.models import LanguageModel
 from handrail.recipes.parts import generator
 from handrail.records import Prompt
 
@@ -22,6 +25,13 @@ def minibatches(experience: Experience, epochs: int, pieces: int, seed: int, ste
 def widen(x: Tensor, mask: Tensor) -> Tensor:
     """x with zero columns at its right, as wide as the mask: a slice's longest response may be shorter than the batch's."""
     return torch.nn.functional.pad(x, (0, mask.shape[1] - x.shape[1]))
+
+
+@torch.no_grad()
+def moved(policy: LanguageModel, experience: Experience, temperature: float) -> float:
+    """How far a step has moved the policy, KL(pi_old || pi) in nats a token."""
+    logp = widen(policy.logp(experience.rollout.sequences, temperature), experience.mask)
+    return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
 
 
 def token_trace(

@@ -26,7 +26,7 @@ class RunSettings(Settings):
 
     # May differ between a run's beginning and its continuation; traces may not, so that a resumed run has the same.
     # Smaller slices are what a run that ran out of memory needs; they change how sums are rounded and nothing else.
-    FREE: ClassVar[frozenset[str]] = frozenset({"out", "micro_tokens", "run.save_every", "run.keep", "run.trackers"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"out", "micro_tokens", "rows", "run.save_every", "run.keep", "run.trackers"})
 
     save_every: int = Field(20, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from handrail.algo.advantage import gae, token_rewards
-from handrail.algo.kl import kl_k1, kl_k3
+from handrail.algo.kl import kl_k1
 from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, widen
+from handrail.recipes.experience import minibatches, moved, widen
 from handrail.recipes.parts import (
     constant,
     derive,
@@ -145,15 +145,8 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
             break
     if not updates:  # every response was left out
         return {"updates": 0}
-    adapted = parts.objective.adapt(lambda: moved(parts, experience)) if learn_policy else {}
+    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature)) if learn_policy else {}
     return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
-
-
-@torch.no_grad()
-def moved(parts: Parts, experience: Experience) -> float:
-    """How far the step has moved the policy, KL(pi_old || pi) in nats a token."""
-    logp = parts.policy.logp(experience.rollout.sequences, parts.temperature)
-    return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:

@@ -77,6 +77,8 @@ class PPO(Settings):
                 f"batch_size {self.batch_size} does not divide by minibatches {self.minibatches}: "
                 f"{self.batch_size} = {self.minibatches} x {self.batch_size // self.minibatches} + {self.batch_size % self.minibatches}"
             )
+        if self.objective.kind == "reinforce" and self.epochs > 1:
+            raise ValueError("objective.kind reinforce has no ratio, and from the second pass on responses are an older policy's: epochs 1")
         if self.sampling.temperature <= 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError("PPO samples the full distribution: temperature above 0, top_k 0, top_p 1")
         return self

@@ -15,13 +15,13 @@ import time
 import torch
 from torch import Tensor
 
-from handrail.algo.advantage import carry_over, token_rewards
-from handrail.algo.kl import kl_k1, kl_k3
+from handrail.algo.advantage import carry_over, token_rewards, whole_return
+from handrail.algo.kl import kl_k1
 from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, response_sum
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, widen
+from handrail.recipes.experience import minibatches, moved, widen
 from handrail.recipes.parts import constant, open_run, prefixed, seed_everything, under
 from handrail.recipes.progress import progress
 from handrail.recipes.reinforce_parts import Parts, Reinforcement, Verdict, build, trace
@@ -89,7 +89,7 @@ def credit(cfg: Reinforcement, parts: Parts, rollout: Rollout, verdict: Verdict)
     kl = kl_k1(verdict.logp, verdict.logp_ref)
     rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward) + verdict.tokens
     rewards = carry_over(rewards, mask, cfg.gamma, verdict.following)
-    returns, total = parts.credit(rewards, mask, cfg.gamma), rewards[: len(verdict.group)].sum(1)
+    returns, total = parts.credit(rewards, mask, cfg.gamma), whole_return(rewards, mask, cfg.gamma)[: len(verdict.group), 0]
     baseline, factor = (x[verdict.number] if len(x) == len(total) else x for x in parts.baseline(returns, total, rollout, verdict.group))
     values = torch.where(mask, baseline, 0)
     advantage = torch.where(mask, (returns - values) * factor, 0)
@@ -114,18 +114,8 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
     if not updates:  # every response was left out
         return {"updates": 0}
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted(parts, experience)
-
-
-@torch.no_grad()
-def adapted(parts: Parts, experience: Experience) -> dict[str, float]:
-    """Let the objective adapt to how far the step has moved the policy."""
-
-    def moved() -> float:
-        logp = parts.policy.logp(experience.rollout.sequences, parts.temperature)
-        return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
-
-    return parts.objective.adapt(moved)
+    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature))
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
 
 
 def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[str, float]:
@@ -149,11 +139,12 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
 
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:
     """What is logged of one step, before the update moved anything; the divergence unclamped, in nats a response."""
-    mask, rollout = experience.mask, experience.rollout
+    mask, rollout, final = experience.mask, experience.rollout, verdict.following < 0
+    earned = torch.zeros(len(verdict.group), device=mask.device).index_add(0, verdict.number, verdict.reward.float())  # of conversations
     return {
-        "reward": float(verdict.reward.mean()),
-        "reward_std": float(verdict.reward.std(correction=0)),
-        **{name: float(value.mean()) for name, value in verdict.components.items()},
+        "reward": float(earned.mean()),
+        "reward_std": float(earned.std(correction=0)),
+        **{name: float((value[final] if len(value) == len(final) else value).mean()) for name, value in verdict.components.items()},
         "kl": float(response_sum(parts.source.kl(verdict), mask).mean()),
         "beta": parts.divergence.beta,
         "length": float(rollout.response_lengths.float().mean()),

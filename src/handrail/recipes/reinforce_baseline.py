@@ -98,10 +98,11 @@ class Group(NoBaseline):
 class GroupNormalised(NoBaseline):
     """The mean of all responses to the prompt, and their standard deviation to divide by."""
 
-    FLOOR = 1e-6  # where all earned the same, the difference is 0 and stays it
+    LEAST = 1e-6  # where all earned the same there is nothing to tell them apart by, and nothing is learned from them
 
     def __call__(self, returns: Tensor, total: Tensor, rollout: Rollout, group: Tensor) -> tuple[Tensor, Tensor]:
-        return group_mean(total, group)[:, None], 1 / (group_std(total, group) + self.FLOOR)[:, None]
+        std = group_std(total, group)
+        return group_mean(total, group)[:, None], torch.where(std > self.LEAST, 1 / std, 0)[:, None]
 
 
 class BatchNormalised(NoBaseline):

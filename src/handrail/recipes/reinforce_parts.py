@@ -74,7 +74,11 @@ class Reinforcement(Settings):
             raise ValueError(
                 "rated responses come as they are, not in groups to a prompt: baseline.kind moving_average or value, for example"
             )
-        if self.batch_size % self.responses:
+        if self.ratings and (self.kl.placement == "loss" or self.objective.kind == "ppo_penalty"):
+            raise ValueError("rated responses are not the policy's: kl.placement reward, and an objective.kind other than ppo_penalty")
+        if self.objective.kind == "reinforce" and self.epochs > 1:
+            raise ValueError("objective.kind reinforce has no ratio, and from the second pass on responses are an older policy's: epochs 1")
+        if not self.ratings and self.batch_size % self.responses:
             raise ValueError(f"batch_size {self.batch_size} does not divide by responses {self.responses}")
         if self.baseline.kind in ("leave_one_out", "group", "group_normalised") and self.responses < 2:
             raise ValueError(f"baseline.kind {self.baseline.kind} compares the responses to a prompt: responses 2 or more")

@@ -127,7 +127,8 @@ class Bootstrapped(Penalised):
 
 def reward_inputs(settings: RewardSettings) -> dict[str, str]:
     """Fingerprints of what the reward is made from."""
-    inputs = {"reward": fingerprint(settings.model), "function": source_of(settings.function)}
+    inputs = {"reward": fingerprint(settings.model)}
+    inputs |= {"function": source_of(settings.function), "monitor": source_of(settings.monitor)}
     for number, term in enumerate(settings.more):
         inputs[f"more.{number}"] = fingerprint(term.model) if term.model else source_of(term.function or term.token_function)
     return inputs
