@@ -491,3 +491,10 @@ def test_numbers_as_a_person_writes_them():
 
 def test_tag_escapes_everything():
     assert tag("text", {"class": '"><x'}, "<b>") == '<text class="&#34;&gt;&lt;x">&lt;b&gt;</text>'
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-12, -3e-16, 5e-324, 1e-9, 2.5, -1e7])
+def test_a_curve_that_does_not_move_can_be_drawn(value):
+    """A divergence that is zero but for rounding, for example."""
+    drawn = line_chart([Series("kl", "plain", [(0.0, value), (1.0, value)])], "nats", "step", "KL")
+    assert "<svg" in drawn and "nan" not in drawn

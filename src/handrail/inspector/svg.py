@@ -118,7 +118,7 @@ def line_chart(series: list[Series], unit: str, across: str, title: str, width: 
 def _room(low: float, high: float) -> Point:
     if high - low > 1e-9 * max(1.0, abs(high)):
         return low, high
-    if high == 0:
+    if abs(high) < 1e-9:  # what rounding left of zero
         return 0.0, 1.0
     pad = abs(high) * 0.1
     return low - pad, high + pad
