@@ -339,7 +339,7 @@ def test_settings_that_cannot_work_say_so(world, tmp_path, over, said):
 
 def test_of_a_rounds_file_the_verb_takes_its_section_and_what_follows_from_the_round():
     whole = {"task": {"name": "movie-night"}, "labels": "simulated", "seed": 3, "best_of_n": {"n": 16, "rounds": 5}}
-    first = stage_settings(Round.model_validate(whole), Path("runs/whole"))[0]
+    first = stage_settings(Round.model_validate(whole), Path("runs/whole"), "best_of_n")[0]
     cfg, ppo = first["best_of_n"], first["ppo"]
     assert isinstance(cfg, BestOfN) and (cfg.n, cfg.rounds, cfg.seed) == (16, 5, 3)
     assert cfg.out == "runs/whole/round-1/best_of_n"

@@ -264,6 +264,8 @@ def test_rated_responses_are_off_policy_and_weighted(world, ratings, tmp_path):
     with torch.no_grad():
         for parameter in parts.policy.parameters().values():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    again = reinforce.judge(parts, *parts.source.act(parts.policy, 0))
+    assert torch.equal(again.logp_old, verdict.logp_ref) and not torch.equal(again.logp, again.logp_old)
     reinforce.gradient(cfg, parts, experience)
     found = next(iter(parts.policy.parameters().values())).grad.clone()
     parts.optimizer.clear()

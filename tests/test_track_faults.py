@@ -178,10 +178,13 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_recovered(tmp_path):
 
 def test_a_forked_worker_does_not_keep_the_lock(tmp_path):
     run = Run.open(tmp_path / "run", "toy", Empty(), {}, save_every=1)
+    awake, wake = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(wake, b"!")  # what runs after a fork has run
         time.sleep(30)
         os._exit(0)
+    os.read(awake, 1)
     run.close()
     try:
         with Run.open(tmp_path / "run", "toy", Empty(), {}, save_every=1):

@@ -179,7 +179,7 @@ OBJECTIVE = [
         "the old policy over the new",
         "algo/objective.py",
         "return torch.where(mask, logp - logp_old, 0)",
-        "torch.where(mask, logp_old - logp, 0)",
+        "return torch.where(mask, logp_old - logp, 0)",
         FORMULAS,
     ),
     Fault(
