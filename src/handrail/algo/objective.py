@@ -128,7 +128,7 @@ def _clipped(
     loss = masked_mean(-torch.minimum(plain, bounded), mask, count)
     with torch.no_grad():
         return loss, {
-            "approx_kl": masked_mean(torch.expm1(log_ratio) - log_ratio, mask, count),
+            "approx_kl": masked_mean(kl_k3(torch.zeros_like(log_ratio), log_ratio), mask, count),
             "clip_fraction": masked_mean((bounded < plain).to(ratio.dtype), mask, count),
         }
 

@@ -1,12 +1,10 @@
 """The rounds of a comparison, each in a process of its own, so that its memory is its own."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 from handrail import pipeline
 from handrail.compare.figures import Found, gather
@@ -32,7 +30,7 @@ def run(cfg: Comparison, report: Callable[[Path, Path], Path]) -> Found:
     with ProcessPoolExecutor(cfg.workers, mp_context=context, max_tasks_per_child=1) as pool:
         with progress("prepare", len(cfg.seeds)) as advance:
             firsts = [round_of(cfg, seed, next(iter(cfg.methods))) for seed in cfg.seeds]
-            for done in as_completed([pool.submit(prepared, dump(first), threads, cfg.best_of, cfg.prompts) for first in firsts]):
+            for done in as_completed([pool.submit(prepared, first, threads, cfg.best_of, cfg.prompts) for first in firsts]):
                 if error := done.result():
                     raise ConfigError(f"what all methods start from cannot be made: {error}")
                 advance(1, "")
@@ -40,7 +38,7 @@ def run(cfg: Comparison, report: Callable[[Path, Path], Path]) -> Found:
             waiting = {}
             for seed, name, cfg_of_round in work:
                 peers = [str(place(cfg, seed, other)) for other in cfg.methods if other != name]
-                waiting[pool.submit(done_round, dump(cfg_of_round), threads, peers)] = (seed, name)
+                waiting[pool.submit(done_round, cfg_of_round, threads, peers)] = (seed, name)
             for done in as_completed(waiting):
                 seed, name = waiting[done]
                 failed = done.result()
@@ -70,10 +68,9 @@ def begin(threads: int) -> None:
     console.quiet = True
 
 
-def prepared(text: str, threads: int, best_of: list[int], prompts: int) -> str:
+def prepared(cfg: Round, threads: int, best_of: list[int], prompts: int) -> str:
     """Data, SFT, labels and reward model of a seed, and its yardstick; what went wrong, or nothing."""
     begin(threads)
-    cfg = read(text)
     try:
         pipeline.prepare(cfg)
         if best_of:
@@ -85,21 +82,13 @@ def prepared(text: str, threads: int, best_of: list[int], prompts: int) -> str:
     return ""
 
 
-def done_round(text: str, threads: int, peers: list[str]) -> str:
+def done_round(cfg: Round, threads: int, peers: list[str]) -> str:
     """A whole round; what went wrong, or nothing."""
     begin(threads)
     try:
-        pipeline.run(read(text), [Path(peer) for peer in peers])
+        pipeline.run(cfg, [Path(peer) for peer in peers])
     except HandrailError as error:
         return str(error)
     except Exception as error:  # one method's fault is not the others'
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def read(text: str) -> Round:
-    """The round that `dump` wrote."""
-    import yaml
-
-    found: Any = yaml.safe_load(text)
-    return Round.model_validate(json.loads(json.dumps(found)))

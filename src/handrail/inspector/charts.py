@@ -141,10 +141,10 @@ def loop_drawing(seconds: dict[str, float]) -> Markup:
     back = "M106 172H274a10 10 0 0 0 10 -10V124"
     parts.append(tag("path", {"d": back, "class": "arrow again", "marker-end": "url(#head)"}))
     parts.append(text(222, 188, "next round: the new policy's responses", "unit", "middle"))
-    method = next((name for name in ("reinforce", "best_of_n", "dpo", "relaxed") if name in seconds), "ppo")
+    method = next((name for name in METHODS if name in seconds), "ppo")
     for name, (x, y) in corner.items():
         took = seconds.get(method if name == "policy" else BOXES[name][2])
-        name = METHODS.get(method, name) if name == "policy" else name
+        name = METHODS[method] if name == "policy" else name
         box = {"x": x, "y": y, "width": WIDE, "height": HIGH, "rx": 7, "class": "box" if took is None else "box done"}
         parts.append(tag("rect", box))
         parts.append(text(x + WIDE / 2, y + (24 if took is None else 18), name, "name", "middle"))

@@ -53,6 +53,11 @@ class LanguageModel:
         """From a folder or the hub, in the way that the settings say.  Raises ModelError."""
         return cls(load_causal(settings), settings.autocast, settings.compile)
 
+    @classmethod
+    def load_reference(cls, settings: ModelSettings) -> "LanguageModel":
+        """What a policy with these settings starts as, frozen: without the adapters that it is to train.  Raises ModelError."""
+        return cls.load(settings.model_copy(update={"lora": None})).freeze()
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

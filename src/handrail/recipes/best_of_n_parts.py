@@ -15,6 +15,7 @@ from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
+from handrail.recipes.experience import token_trace
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward, reward_inputs
 from handrail.records import Prompt
@@ -205,7 +206,7 @@ def build(cfg: BestOfN) -> tuple[Parts, dict[str, str]]:
     inputs |= reward_inputs(cfg.reward)
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     policy = LanguageModel.load(cfg.policy)
-    reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
+    reference = LanguageModel.load_reference(cfg.policy)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     parallel = Parallel()
     parts = Parts(
@@ -247,24 +248,7 @@ def trace(cfg: BestOfN, parts: Parts, sampled: Judged, weight: Tensor) -> dict[s
     rollout = sampled.rollout[rows]
     logp, entropy = parts.policy.logp_and_entropy(rollout.sequences, parts.temperature)
     logp_ref = parts.reference.logp(rollout.sequences, parts.temperature)
-    responses = rollout.responses()
-
-    def cut(x: Tensor) -> list[list[float]]:
-        return [values[: len(ids)].tolist() for values, ids in zip(x, responses, strict=True)]
-
     logp_old = rollout.logp[:, : logp.shape[1]]
-    return {
-        "prompt_id": [p.id for p in sampled.prompts[rows]],
-        "prompt": [p.text for p in sampled.prompts[rows]],
-        "response": sampled.texts[rows],
-        "ended": rollout.ended.tolist(),
-        "score": sampled.score[rows].tolist(),
-        **({"gold": sampled.components["gold"][rows].tolist()} if "gold" in sampled.components else {}),
-        "weight": weight[rows].tolist(),
-        "tokens": [parts.codec.pieces(ids) for ids in responses],
-        "logp_old": cut(logp_old),
-        "logp_ref": cut(logp_ref),
-        "kl": cut(kl_k1(logp_old, logp_ref)),
-        "logp": cut(logp),
-        "entropy": cut(entropy),
-    }
+    scores = {"score": sampled.score} | {name: sampled.components[name] for name in ("gold",) if name in sampled.components}
+    tokens = {"logp_old": logp_old, "logp_ref": logp_ref, "kl": kl_k1(logp_old, logp_ref), "logp": logp, "entropy": entropy}
+    return token_trace(len(rollout), parts.codec, sampled.prompts[rows], sampled.texts, rollout, scores | {"weight": weight}, tokens)

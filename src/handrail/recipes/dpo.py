@@ -118,7 +118,7 @@ def build(cfg: DPO) -> tuple[Parts, dict[str, str]]:
     temperature = cfg.online.sampling.temperature if cfg.online else 1.0  # the policy is the law that is sampled
     reads, reference = partial(policy.logp, temperature=temperature), None
     if objective.refers:
-        reference = partial(LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze().logp, temperature=temperature)
+        reference = partial(LanguageModel.load_reference(cfg.policy).logp, temperature=temperature)
     source: PreferenceSource
     if cfg.online:
         source, test, described, inputs = online(cfg, cfg.online, codec, policy, reference)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from handrail.algo.kl import kl_k3
 from handrail.algo.stats import masked_mean
-from handrail.batch import Experience
+from handrail.batch import Experience, Rollout
 from handrail.data import Codec
 from handrail.models import LanguageModel
 from handrail.recipes.parts import generator
@@ -39,13 +39,13 @@ def token_trace(
     codec: Codec,
     prompts: list[Prompt],
     texts: list[str],
-    experience: Experience,
+    rollout: Rollout,
     scores: dict[str, Tensor],
     tokens: dict[str, Tensor],
 ) -> dict[str, list]:
     """The first `count` responses, token by token, as columns; `scores` are [B] by name, `tokens` [B, T]."""
     rows = range(min(count, len(prompts)))
-    responses = experience.rollout.responses()
+    responses = rollout.responses()
 
     def cut(x: Tensor) -> list[list[float]]:
         return [x[row, : len(responses[row])].tolist() for row in rows]
@@ -54,7 +54,7 @@ def token_trace(
         "prompt_id": [prompts[row].id for row in rows],
         "prompt": [prompts[row].text for row in rows],
         "response": [texts[row] for row in rows],
-        "ended": experience.rollout.ended[: len(rows)].tolist(),
+        "ended": rollout.ended[: len(rows)].tolist(),
         **{name: values[: len(rows)].tolist() for name, values in scores.items()},
         "tokens": [codec.pieces(responses[row]) for row in rows],
         **{name: cut(values) for name, values in tokens.items()},

@@ -187,7 +187,7 @@ def assemble(cfg: PPO, codec: Codec, roles: Roles, engine: Engine, prompts: list
 def separate(cfg: PPO, codec: Codec) -> Roles:
     """Four models; the critic starts from the reward model, or from the policy with a head of zeros."""
     policy = LanguageModel.load(cfg.policy)
-    reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
+    reference = LanguageModel.load_reference(cfg.policy)
     if not cfg.reward.model:
         critic = ScalarModel.from_causal(load_causal(cfg.policy), "zero", cfg.policy.autocast, cfg.policy.compile)
         return Roles(policy, reference, critic, None)
@@ -238,4 +238,4 @@ def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict, prom
         "entropy": verdict.entropy,
     }
     asked = [parts.prompts[i] for i in prompts]
-    return token_trace(cfg.run.trace_rows, parts.codec, asked, verdict.texts, experience, scores, tokens)
+    return token_trace(cfg.run.trace_rows, parts.codec, asked, verdict.texts, experience.rollout, scores, tokens)

@@ -252,7 +252,7 @@ def build(cfg: Reinforcement) -> tuple[Parts, dict[str, str]]:
     seed_everything(cfg.seed, "weights")
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     policy = LanguageModel.load(cfg.policy)
-    reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
+    reference = LanguageModel.load_reference(cfg.policy)
     source, described, inputs = (fresh if cfg.prompts else rated)(cfg, codec, policy)
     mixed, of_mix = mixture(cfg.mix, codec, policy.context, cfg.seed)
     parts = assemble(cfg, codec, policy, reference, source, make_baseline(cfg.baseline, cfg.policy), mixed, described)
@@ -328,4 +328,4 @@ def trace(cfg: Reinforcement, parts: Parts, experience: Experience, verdict: Ver
         "advantage": experience.advantage,
         "entropy": verdict.entropy,
     }
-    return token_trace(cfg.run.trace_rows, parts.codec, verdict.prompts, verdict.texts, experience, scores, tokens)
+    return token_trace(cfg.run.trace_rows, parts.codec, verdict.prompts, verdict.texts, experience.rollout, scores, tokens)

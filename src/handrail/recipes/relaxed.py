@@ -22,7 +22,7 @@ from torch import Tensor
 from handrail.algo.kl import kl_full, kl_k1
 from handrail.algo.relaxed import expected_choice, gumbel_given, straight_through_choice
 from handrail.algo.stats import masked_mean, response_sum
-from handrail.batch import Experience, Rollout, Sequences
+from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer, relaxed_score, token_logits
@@ -107,7 +107,7 @@ def build(cfg: Relaxed) -> tuple[Parts, dict[str, str]]:
     loaded = load_prompts(cfg.prompts)
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     policy = LanguageModel.load(cfg.policy)
-    reference = LanguageModel.load(cfg.policy.model_copy(update={"lora": None})).freeze()
+    reference = LanguageModel.load_reference(cfg.policy)
     model = load_reward_model(cfg.reward, cfg.policy, codec, None)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     settings = RewardSettings(model=cfg.reward, monitor=cfg.monitor, end_penalty=0.0)
@@ -224,7 +224,7 @@ def look(cfg: Relaxed, parts: Parts, rollout: Rollout, prompts: list[Prompt]) ->
     logp_ref = parts.reference.logp(sequences, cfg.sampling.temperature)
     texts = [parts.codec.decode(ids) for ids in rollout.responses()]
     reward, components = parts.watch(rollout, prompts, texts)
-    kl, zero = kl_k1(logp, logp_ref), torch.zeros_like(logp)
+    kl = kl_k1(logp, logp_ref)
     seen = {
         "reward": float(reward.mean()),
         "reward_std": float(reward.std(correction=0)),
@@ -235,6 +235,5 @@ def look(cfg: Relaxed, parts: Parts, rollout: Rollout, prompts: list[Prompt]) ->
         "entropy": float(masked_mean(entropy, mask)),
     }
     scores = {"score": reward} | {name: components[name] for name in ("gold",) if name in components}
-    experience = Experience(rollout, logp, logp_ref, zero, zero, zero)
     tokens = {"logp_old": logp, "logp_ref": logp_ref, "kl": kl, "entropy": entropy}
-    return seen, token_trace(cfg.run.trace_rows, parts.codec, prompts, texts, experience, scores, tokens)
+    return seen, token_trace(cfg.run.trace_rows, parts.codec, prompts, texts, rollout, scores, tokens)

@@ -112,7 +112,7 @@ def build(cfg: Reward) -> tuple[Parts, dict[str, str]]:
     parts = Parts(
         codec=codec,
         model=model,
-        start=LanguageModel.load(cfg.model.model_copy(update={"lora": None})).freeze(),
+        start=LanguageModel.load_reference(cfg.model),
         optimizer=Optimizer({"reward": (model.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, Parallel()),
         loss=plackett_luce_loss if cfg.loss == "plackett_luce" else partial(ranking_loss, smoothing=cfg.label_smoothing),
         train=train,

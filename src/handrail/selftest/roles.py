@@ -37,9 +37,7 @@ class Places:
     @classmethod
     def of(cls, sequences: Sequences) -> "Places":
         """Found from lengths alone."""
-        mask, lengths = sequences.mask, sequences.response_lengths
-        column = (sequences.prompt_lengths[:, None] + torch.arange(mask.shape[1])).clamp(max=sequences.ids.shape[1] - 1)
-        token = torch.where(mask, sequences.ids.gather(1, column), 0)
+        mask, lengths, token = sequences.mask, sequences.response_lengths, sequences.tokens
         before, last = states(token), lengths[:, None] - 1
         after = before.gather(1, last + 1)[:, 0]
         ended, full = token.gather(1, last)[:, 0] == END, lengths == T
