@@ -28,6 +28,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "evaluate": "errors config records batch algo data models rollout track",
     "recipes": "errors config records algo batch parallel data models rollout track evaluate",
     "tasks": "errors records",
+    "feedback": "errors records",
     "inspector": "errors records track",
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
@@ -36,7 +37,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }
-WITHOUT_TORCH = ("errors", "config", "records", "tasks")
+WITHOUT_TORCH = ("errors", "config", "records", "tasks", "feedback")
 SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing", "conversation")
 DOCUMENTED = ("algo", "batch", "errors", "records", "config")
 FILE_LINES, FUNCTION_LINES = 400, 60
