@@ -1,0 +1,180 @@
+"""Which item comes before whom.
+
+An item is leased to a person until it is answered or the lease ends; live leases and labels together never exceed the
+overlap that the task wants, and nobody is shown an item twice but as a repeat.  The practice round comes first; then
+gold items and repeats are slipped in by chance, at the shares that the task sets.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from handrail.feedback.kinds import Item, Purpose
+from handrail.feedback.store.database import Database, opaque
+from handrail.feedback.store.people import Person
+from handrail.feedback.store.projects import Task
+from handrail.feedback.store.tables import assignments, canonical, items
+
+AGO = 8  # a repeat comes after at least so many other items
+RANDOM = random.SystemRandom()
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An item before a person: what stands where, and until when it is kept."""
+
+    id: str
+    item: str
+    content: Item
+    task: int
+    person: int
+    purpose: Purpose
+    repetition: int
+    order: tuple[int, ...]
+    revision: int
+    shown: str
+    leased: float
+    expires: float
+    state: str
+    extra: bool
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """As they stand on the screen."""
+        return tuple(self.content.responses[i] for i in self.order)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it takes one of the places that the overlap has."""
+        return self.purpose == "work" and not self.extra and self.state in ("open", "done")
+
+
+COLUMNS = [assignments.c[name] for name in ("id", "item", "task", "person", "purpose", "repetition", "order", "revision")]
+COLUMNS += [assignments.c[name] for name in ("shown", "leased", "expires", "state", "extra")]
+
+
+def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[Assignment]:
+    """Up to `count` items for a person: those that they have open already, then new ones.  Their leases begin anew."""
+    if task.settings.paused or count < 1:
+        return []
+    with db.write() as connection:
+        db.lock_task(connection, task.id)
+        now = db.now()
+        end_leases(connection, task.id, now)
+        mine = (assignments.c.task == task.id) & (assignments.c.person == person.id)
+        found = read(connection, mine & (assignments.c.state == "open"), count)
+        if found:
+            until = now + task.settings.lease
+            connection.execute(update(assignments).where(assignments.c.id.in_([a.id for a in found])).values(expires=until))
+            found = [replace(a, expires=until) for a in found]
+        number = int(connection.scalar(select(func.count()).where(mine)) or 0)
+        while len(found) < count:
+            made = next_for(connection, task, person, number, now)
+            if made is None:
+                break
+            found.append(made)
+            number += 1
+    return found
+
+
+def end_leases(connection: Connection, task: int, now: float) -> None:
+    """Leases whose time is over give their places back."""
+    late = (assignments.c.task == task) & (assignments.c.state == "open") & (assignments.c.expires <= now)
+    ended = connection.execute(select(assignments.c.id, assignments.c.item, assignments.c.purpose).where(late)).all()
+    if not ended:
+        return
+    connection.execute(update(assignments).where(assignments.c.id.in_([row[0] for row in ended])).values(state="expired"))
+    for _, item, purpose in ended:
+        if purpose == "work":
+            connection.execute(update(items).where(items.c.id == item).values(taken=items.c.taken - 1))
+
+
+def next_for(connection: Connection, task: Task, person: Person, number: int, now: float) -> Assignment | None:
+    """The next item: practice, then by chance a gold item or a repeat, or the work of the highest priority."""
+    if practice := fresh(connection, task, person, "practice"):
+        return lease(connection, task, person, practice[0], "practice", 0, number, now)
+    work = fresh(connection, task, person, "work", room=task.settings.overlap)
+    if not work:
+        return None
+    chance = random.Random(f"{task.id}:{person.id}:{number}").random()
+    if chance < task.settings.gold:
+        if gold := fresh(connection, task, person, "gold"):
+            return lease(connection, task, person, RANDOM.choice(gold), "gold", 0, number, now)
+    elif chance < task.settings.gold + task.settings.repeats and (again := repeatable(connection, task, person, number)):
+        return lease(connection, task, person, again, "repeat", 1, number, now)
+    return lease(connection, task, person, work[0], "work", 0, number, now)
+
+
+def fresh(connection: Connection, task: Task, person: Person, purpose: str, room: int | None = None) -> list[str]:
+    """Items of a purpose that the person has not had, or had and let go, with room for one more; the most urgent first.
+
+    An item that others have begun comes before one that nobody has, so that what is labelled at all is soon complete.
+    """
+    had = and_(assignments.c.item == items.c.id, assignments.c.person == person.id, assignments.c.state != "expired")
+    query = select(items.c.id).where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
+    if room is not None:
+        query = query.where(items.c.taken < room)
+    query = query.order_by(items.c.priority.desc(), items.c.taken.desc(), items.c.position)
+    return list(connection.scalars(query.limit(1 if purpose == "work" else 50)))
+
+
+def repeatable(connection: Connection, task: Task, person: Person, number: int) -> str | None:
+    """An item that the person answered a while ago and has not seen since."""
+    mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose == "work")
+    again = select(assignments.c.item).where(assignments.c.person == person.id, assignments.c.repetition > 0)
+    old = mine & (assignments.c.state == "done") & (assignments.c.number <= number - AGO) & assignments.c.item.not_in(again)
+    found = list(connection.scalars(select(assignments.c.item).where(old).order_by(assignments.c.number).limit(50)))
+    return RANDOM.choice(found) if found else None
+
+
+def lease(
+    connection: Connection, task: Task, person: Person, item: str, purpose: Purpose, repetition: int, number: int, now: float
+) -> Assignment:
+    """Put the item before the person.  Where they had let it go before, it stands as it stood then."""
+    expires = now + task.settings.lease
+    same = (assignments.c.item == item) & (assignments.c.person == person.id) & (assignments.c.repetition == repetition)
+    if purpose == "work":
+        connection.execute(update(items).where(items.c.id == item).values(taken=items.c.taken + 1))
+    before = read(connection, same)
+    if before:
+        connection.execute(update(assignments).where(same).values(state="open", leased=now, expires=expires, number=number))
+        return replace(before[0], state="open", leased=now, expires=expires)
+    content = content_of(connection, item)
+    order = arrangement(connection, item, len(content.responses))
+    values = {"id": opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
+    values |= {"order": order, "revision": task.revision, "shown": shown(content, order, task.revision)}
+    values |= {"leased": now, "expires": expires, "state": "open", "extra": False}
+    connection.execute(insert(assignments).values(values | {"number": number}))
+    return Assignment(**{**values, "order": tuple(order)}, content=content)  # type: ignore[arg-type]
+
+
+def arrangement(connection: Connection, item: str, n: int) -> list[int]:
+    """In which order the responses stand: by chance; of two, the other way round than for the person before."""
+    if n == 2 and (last := connection.scalar(select(assignments.c.order).where(assignments.c.item == item).limit(1))):
+        told = int(connection.scalar(select(func.count()).where(assignments.c.item == item)) or 0)
+        return list(last) if told % 2 == 0 else list(reversed(last))
+    order = list(range(n))
+    RANDOM.shuffle(order)
+    return order
+
+
+def shown(content: Item, order: list[int], revision: int) -> str:
+    """SHA-256 of what a person is shown: the conversation, the responses in their order, and which instructions."""
+    messages = [[m.role, m.content] for m in content.prompt.messages]
+    told = [messages, [content.responses[i] for i in order], revision]
+    return hashlib.sha256(canonical(told).encode()).hexdigest()
+
+
+def content_of(connection: Connection, item: str) -> Item:
+    """What an item asks about."""
+    return Item.model_validate(connection.scalar(select(items.c.item).where(items.c.id == item)))
+
+
+def read(connection: Connection, which: Any, limit: int | None = None) -> list[Assignment]:
+    """The assignments that fit, in the order in which they were made."""
+    query = select(*COLUMNS, items.c.item.label("content")).join(items, assignments.c.item == items.c.id).where(which)
+    rows = connection.execute(query.order_by(assignments.c.number).limit(limit)).mappings()
+    return [Assignment(**{**row, "order": tuple(row["order"]), "content": Item.model_validate(row["content"])}) for row in rows]

@@ -1,0 +1,135 @@
+"""The database: SQLite beside the program, or PostgreSQL for a team.
+
+A commit that has returned is on disk: SQLite writes ahead with synchronous=FULL, PostgreSQL as it is set up.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from handrail.errors import InputError, StorageError
+
+BUSY = 10.0  # seconds to wait for another process that writes to the same SQLite file
+
+
+class Database:
+    """A database with its schema at the newest version."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time):
+        self.engine, self.clock = engine, clock
+        self.sqlite = engine.dialect.name == "sqlite"
+        self._one_writer = threading.Lock()  # SQLite has one at a time; threads that queue here do not sleep and poll
+
+    @classmethod
+    def open(cls, where: str | Path, clock: Callable[[], float] = time.time) -> "Database":
+        """From a path to an SQLite file, which is made if it is absent, or a URL.  Raises InputError, StorageError."""
+        try:
+            engine = connect(str(where))
+            database = cls(engine, clock)
+            database.migrate()
+        except OperationalError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            found = f"the feedback store {shown(str(where))} cannot be opened: {reason}"
+            raise StorageError(found, "", "is the path or the server right?") from error
+        return database
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version; two processes that start at once do it one after the other."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+        with self.write() as connection:
+            if not self.sqlite:
+                connection.execute(text("select pg_advisory_xact_lock(704)"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database."""
+        with self.engine.connect() as connection, connection.begin():
+            if not self.sqlite:
+                connection.execute(text("set transaction isolation level repeatable read read only"))
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is on disk when the block ends, or not there at all."""
+        if not self.sqlite:
+            with self.engine.begin() as connection:
+                yield connection
+            return
+        with self._one_writer, self.engine.connect() as connection:
+            connection = connection.execution_options(write=True)
+            with connection.begin():
+                yield connection
+
+    def lock_task(self, connection: Connection, task: int) -> None:
+        """Until the transaction ends, nobody else gives out or takes in labels of this task."""
+        if not self.sqlite:  # an SQLite transaction that writes is alone anyway
+            connection.execute(text("select pg_advisory_xact_lock(705, :task)"), {"task": task})
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.clock()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def connect(where: str) -> Engine:
+    """An engine.  Raises InputError for a URL of another kind."""
+    try:
+        url = make_url(where) if "://" in where else make_url(f"sqlite:///{where}")
+    except ArgumentError as error:
+        raise InputError(f"{shown(where)} is no database", "a path, sqlite:///PATH or postgresql://USER@HOST/NAME") from error
+    if url.get_backend_name() == "sqlite":
+        if url.database and url.database != ":memory:":
+            path = Path(url.database)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o600)
+        engine = create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False}, pool_size=20, max_overflow=40)
+        event.listen(engine, "connect", prepare)
+        event.listen(engine, "begin", begin)
+        return engine
+    if url.get_backend_name() == "postgresql":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise InputError("psycopg is not installed", "PostgreSQL needs it", "pip install 'handrail[postgres]'") from error
+        return create_engine(url.set(drivername="postgresql+psycopg"), pool_size=20, max_overflow=40, pool_pre_ping=True)
+    raise InputError(f"a database of kind {url.get_backend_name()}", "sqlite or postgresql")
+
+
+def prepare(raw: Any, _: Any) -> None:
+    """Settings of each connection to SQLite."""
+    raw.isolation_level = None  # transactions begin where `begin` says
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def begin(connection: Connection) -> None:
+    """A transaction that will write takes the lock at once, so that it never has to be done again."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("write") else "BEGIN")
+
+
+def shown(where: str) -> str:
+    """A database without its password."""
+    try:
+        return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+    except ArgumentError:
+        return "the given URL"
+
+
+def opaque() -> str:
+    """An id that tells nothing: 128 random bits."""
+    return secrets.token_urlsafe(16)

@@ -1,0 +1,239 @@
+"""What people did, as append-only events, and the labels that follow from them."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+from sqlalchemy import Connection, insert, select, update
+
+from handrail.errors import InputError
+from handrail.feedback.kinds import ANSWER, Answer, Chatted, Turn, as_shown, check, restored
+from handrail.feedback.store.assignment import Assignment, read
+from handrail.feedback.store.database import Database
+from handrail.feedback.store.people import Person
+from handrail.feedback.store.projects import settings_at
+from handrail.feedback.store.tables import assignments, canonical, events, items, tasks
+from handrail.records import Record
+
+Act = Literal["submit", "skip", "flag", "undo"]
+
+
+class Submission(Record):
+    """What a browser sends.  The key is made by the client: the same key and body sent again are the same event."""
+
+    key: str = Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")
+    act: Act = "submit"
+    answer: Answer | None = Field(None, description="in the order shown; of a chat none: its turns are there already")
+    reason: str = Field("", max_length=10_000)
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False, description="that the labeller spent on it, by the browser's clock")
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """It is on disk.  `verdict` is told in the practice round alone."""
+
+    key: str
+    state: str
+    version: int
+    verdict: dict[str, Any] | None = None
+
+
+class NotThere(InputError):
+    """There is no such assignment for this person."""
+
+
+class Conflict(InputError):
+    """The key was used for something else, or the act does not fit what was done before."""
+
+
+@dataclass
+class Standing:
+    """What follows from the events of an assignment so far."""
+
+    answers: list[tuple[dict[str, Any], float, float]] = field(default_factory=list)  # body, time, seconds; the last one holds
+    flags: list[str] = field(default_factory=list)
+    skips: int = 0
+    acts: list[str] = field(default_factory=list)  # that an undo can take back
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    extra: bool = False
+
+    @property
+    def state(self) -> str:
+        return "done" if self.answers else "skipped" if self.skips else "open"
+
+    def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float) -> None:
+        """One event more."""
+        if kind in ("submit", "edit", "adjudicate"):
+            self.answers.append((body, at, seconds))
+            self.extra = bool(body.get("extra", self.extra))
+        elif kind == "skip":
+            self.skips += 1
+        elif kind == "flag":
+            self.flags.append(body["reason"])
+        elif kind == "turn":
+            self.turns.append(body)
+        elif kind == "choose":
+            self.turns[-1] = self.turns[-1] | body
+        elif kind == "undo":
+            self.take_back(self.acts.pop())
+            return
+        if kind not in ("turn", "choose"):
+            self.acts.append(kind)
+
+    def take_back(self, kind: str) -> None:
+        """Undo the last act of its kind."""
+        if kind == "skip":
+            self.skips -= 1
+        elif kind == "flag":
+            self.flags.pop()
+        else:
+            self.answers.pop()
+
+
+def submit(db: Database, person: Person, assignment: str, submission: Submission) -> Acknowledged:
+    """Write down what a person did.  When this returns it is on disk.
+
+    A submission after the lease has ended is kept, as an extra where the item has enough labels already.
+
+    Raises:
+        NotThere: this person was never shown that.
+        Conflict: the key stands for another submission, or there is nothing to undo.
+        InputError: the answer does not fit the task.
+    """
+    digest = hashlib.sha256(canonical([assignment, submission.model_dump(mode="json")]).encode()).hexdigest()
+    with db.write() as connection:
+        task = connection.scalar(select(assignments.c.task).where(assignments.c.id == assignment, assignments.c.person == person.id))
+        if task is None:
+            raise NotThere("there is no such item for you", "one that was given out to you")
+        db.lock_task(connection, task)
+        found = read(connection, assignments.c.id == assignment)[0]
+        if repeated := already(connection, submission.key, digest):
+            return acknowledged(found, submission.key, *repeated)
+        version, standing = stand(connection, assignment)
+        kind, body = event_of(connection, found, standing, submission)
+        if kind == "submit" and found.purpose == "work" and not found.counts:
+            body["extra"] = full(connection, found)
+        standing.apply(kind, body, db.now(), submission.seconds)
+        body["state"] = standing.state
+        append(db, connection, found, version + 1, Event(person, submission.key, digest, kind, body, submission.seconds))
+        settle(db, connection, found, standing)
+    return acknowledged(found, submission.key, standing.state, version + 1, body)
+
+
+def already(connection: Connection, key: str, digest: str) -> tuple[str, int, dict[str, Any]] | None:
+    """State, version and body of the event with this key.  Raises Conflict where it is another one."""
+    row = connection.execute(select(events.c.digest, events.c.version, events.c.body).where(events.c.key == key)).first()
+    if row is None:
+        return None
+    if row.digest != digest:
+        raise Conflict("this key stands for another submission", "a new key for each")
+    return str(row.body["state"]), row.version, row.body
+
+
+def event_of(connection: Connection, found: Assignment, standing: Standing, submission: Submission) -> tuple[str, dict[str, Any]]:
+    """Kind and body of the event, the answer in the order of the item.  Raises Conflict, InputError."""
+    body: dict[str, Any] = {"reason": submission.reason}
+    if submission.act != "submit":
+        if submission.answer is not None:
+            raise InputError(f"an answer beside {submission.act}", "an answer with submit alone")
+        if submission.act == "undo" and not standing.acts:
+            raise Conflict("there is nothing to undo", "something that was done before")
+        if submission.act == "skip" and standing.answers:
+            raise Conflict("this is answered", "undo the answer first")
+        return submission.act, body
+    settings = settings_at(connection, found.task)[found.revision]
+    if settings.kind == "chat":
+        if submission.answer is not None:
+            raise InputError("an answer to a chat", "none: its turns are kept as they are chosen")
+        answer: Any = chatted(standing)
+    elif submission.answer is None:
+        raise InputError("no answer", f"one of kind {settings.kind}")
+    else:
+        answer = submission.answer
+        check(settings, answer, len(found.order))
+        answer = restored(answer, found.order)
+    return ("edit" if standing.answers else "submit"), body | {"answer": answer.model_dump(mode="json")}
+
+
+def chatted(standing: Standing) -> Chatted:
+    """The chat so far.  Raises Conflict while nothing has been chosen, or a choice is open."""
+    if not standing.turns or "better" not in standing.turns[-1]:
+        raise Conflict("a turn without a choice" if standing.turns else "a chat without a turn", "choose one of the two answers first")
+    turns = [Turn.model_validate({key: t[key] for key in ("message", "responses", "better", "tie")}) for t in standing.turns]
+    return Chatted(turns=tuple(turns))
+
+
+def full(connection: Connection, found: Assignment) -> bool:
+    """Whether the item has as many labels and leases as its task wants."""
+    revision = connection.scalar(select(tasks.c.revision).where(tasks.c.id == found.task))
+    overlap = settings_at(connection, found.task)[int(revision or 1)].overlap
+    return int(connection.scalar(select(items.c.taken).where(items.c.id == found.item)) or 0) >= overlap
+
+
+def stand(connection: Connection, assignment: str) -> tuple[int, Standing]:
+    """The version of an assignment, and what follows from its events."""
+    standing, found = Standing(), events.c.assignment == assignment
+    query = select(events.c.kind, events.c.body, events.c.at, events.c.seconds).where(found).order_by(events.c.version)
+    rows = connection.execute(query).all()
+    for kind, body, at, seconds in rows:
+        standing.apply(kind, body, at, seconds)
+    return len(rows), standing
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is written down: by whom, under which key, what."""
+
+    by: Person
+    key: str
+    digest: str
+    kind: str
+    body: dict[str, Any]
+    seconds: float = 0.0
+
+
+def append(db: Database, connection: Connection, found: Assignment, version: int, event: Event) -> None:
+    """One event more, the assignment's number `version`.  No more time was spent on it than it was out."""
+    now = db.now()
+    out = max(0.0, now - found.leased)
+    values = {"key": event.key, "digest": event.digest, "kind": event.kind, "task": found.task, "assignment": found.id, "at": now}
+    values |= {"person": event.by.id, "seconds": min(event.seconds or out, out), "version": version, "body": event.body}
+    connection.execute(insert(events).values(values))
+
+
+def settle(db: Database, connection: Connection, before: Assignment, standing: Standing) -> None:
+    """Bring the assignment and the count of its item in line with what follows from the events."""
+    now, state = db.now(), standing.state
+    if state == "open" and before.expires <= now:
+        state = "expired"
+    if state == "open" and not before.counts and before.purpose == "work" and full(connection, before):
+        state = "expired"  # undone after others had taken the place
+    extra = standing.extra and state == "done"
+    connection.execute(update(assignments).where(assignments.c.id == before.id).values(state=state, extra=extra))
+    after = before.purpose == "work" and not extra and state in ("open", "done")
+    if after != before.counts:
+        connection.execute(update(items).where(items.c.id == before.item).values(taken=items.c.taken + (1 if after else -1)))
+
+
+def acknowledged(found: Assignment, key: str, state: str, version: int, body: dict[str, Any]) -> Acknowledged:
+    """What the browser is told; in the practice round also what would have been right."""
+    verdict = None
+    if found.purpose == "practice" and "answer" in body:
+        gold = found.content.gold
+        verdict = {
+            "right": alike(ANSWER.validate_python(body["answer"]), gold),
+            "gold": as_shown(gold, found.order).model_dump(mode="json"),
+            "explanation": found.content.explanation,
+        }
+    return Acknowledged(key, state, version, verdict)
+
+
+def alike(answer: Any, gold: Any) -> bool:
+    """Whether an answer is right: the same order of the responses; of ratings, all within one step; a text cannot be judged."""
+    if answer.kind == "rate":
+        pairs = [(a[name], g[name]) for a, g in zip(answer.ratings, gold.ratings, strict=True) for name in g]
+        return all(abs(a - g) <= 1 for a, g in pairs)
+    if answer.kind in ("compare", "rank"):
+        return bool(answer.places == gold.places)
+    return True

@@ -1,0 +1,187 @@
+"""Projects, their tasks, and the items of a task."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from handrail.errors import InputError
+from handrail.feedback.kinds import Item, TaskSettings, fits
+from handrail.feedback.store.database import Database, opaque
+from handrail.feedback.store.people import Person, note, project_id
+from handrail.feedback.store.tables import assignments, canonical, items, members, projects, revisions, tasks
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a project, with the newest revision of its settings."""
+
+    id: int
+    project: str
+    name: str
+    revision: int
+    settings: TaskSettings
+
+
+def make_project(db: Database, name: str, title: str = "", by: Person | None = None) -> None:
+    """A new project.  Raises InputError for a name that cannot be, or is there."""
+    if not NAME.match(name):
+        raise InputError(f"the name {name!r}", "letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
+    with db.write() as connection:
+        if connection.scalar(select(projects.c.id).where(projects.c.name == name)):
+            raise InputError(f"there is a project {name!r} already", "another name")
+        connection.execute(insert(projects).values(name=name, title=title or name, created=db.now()))
+        note(db, connection, by, "make project", {"project": name})
+
+
+def all_projects(db: Database) -> list[dict[str, Any]]:
+    """Name and title of each."""
+    with db.read() as connection:
+        return [dict(row) for row in connection.execute(select(projects.c.name, projects.c.title).order_by(projects.c.id)).mappings()]
+
+
+def make_task(db: Database, project: str, name: str, settings: TaskSettings, by: Person | None = None) -> Task:
+    """A new task.  Raises InputError."""
+    if not NAME.match(name):
+        raise InputError(f"the name {name!r}", "letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
+    with db.write() as connection:
+        number = project_id(connection, project)
+        if connection.scalar(select(tasks.c.id).where(tasks.c.project == number, tasks.c.name == name)):
+            raise InputError(f"project {project!r} has a task {name!r} already", "another name")
+        now = db.now()
+        values = {"project": number, "name": name, "revision": 1, "created": now}
+        made: int = connection.execute(insert(tasks).values(values).returning(tasks.c.id)).scalar_one()
+        connection.execute(insert(revisions).values(task=made, number=1, settings=settings.model_dump(mode="json"), created=now))
+        note(db, connection, by, "make task", {"project": project, "task": name})
+    return Task(made, project, name, 1, settings)
+
+
+def revise(db: Database, task: Task, settings: TaskSettings, by: Person | None = None) -> Task:
+    """New settings or instructions; labels remember those that were shown.  Raises InputError."""
+    if settings.kind != task.settings.kind:
+        raise InputError(f"task {task.name!r} of kind {task.settings.kind} is to be of kind {settings.kind}", "make another task")
+    with db.write() as connection:
+        db.lock_task(connection, task.id)
+        number = int(connection.scalar(select(tasks.c.revision).where(tasks.c.id == task.id)) or 0) + 1
+        values = {"task": task.id, "number": number, "settings": settings.model_dump(mode="json"), "created": db.now()}
+        connection.execute(insert(revisions).values(values))
+        connection.execute(update(tasks).where(tasks.c.id == task.id).values(revision=number))
+        note(db, connection, by, "revise task", {"project": task.project, "task": task.name, "revision": number})
+    return Task(task.id, task.project, task.name, number, settings)
+
+
+def all_tasks(db: Database, project: str | None = None, person: Person | None = None) -> list[Task]:
+    """The tasks of a project, or of all those in which a person works."""
+    with db.read() as connection:
+        return read_tasks(connection, project=project, person=person)
+
+
+def task_of(db: Database, number: int, person: Person | None = None) -> Task:
+    """A task by its number, one in which the person may work.  Raises InputError."""
+    with db.read() as connection:
+        found = read_tasks(connection, number=number, person=person)
+    if not found:
+        raise InputError(f"there is no task {number}", "one of yours")
+    return found[0]
+
+
+def find_task(db: Database, project: str, name: str) -> Task:
+    """A task by the names of its project and its own.  Raises InputError."""
+    with db.read() as connection:
+        project_id(connection, project)
+        found = {task.name: task for task in read_tasks(connection, project=project)}
+    if name not in found:
+        raise InputError(f"project {project!r} has no task {name!r}", f"one of {', '.join(found)}" if found else "it has none so far")
+    return found[name]
+
+
+def read_tasks(connection: Connection, project: str | None = None, person: Person | None = None, number: int | None = None) -> list[Task]:
+    """The tasks that fit all of what is given; an admin works everywhere."""
+    query = (
+        select(tasks.c.id, projects.c.name, tasks.c.name, tasks.c.revision, revisions.c.settings)
+        .join(projects, tasks.c.project == projects.c.id)
+        .join(revisions, (revisions.c.task == tasks.c.id) & (revisions.c.number == tasks.c.revision))
+        .order_by(tasks.c.id)
+    )
+    if project is not None:
+        query = query.where(projects.c.name == project)
+    if number is not None:
+        query = query.where(tasks.c.id == number)
+    if person is not None and not person.admin:
+        query = query.join(members, (members.c.project == projects.c.id) & (members.c.person == person.id))
+    return [Task(*row[:4], settings=TaskSettings.model_validate(row[4])) for row in connection.execute(query)]
+
+
+def settings_at(connection: Connection, task: int) -> dict[int, TaskSettings]:
+    """The settings of each revision."""
+    rows = connection.execute(select(revisions.c.number, revisions.c.settings).where(revisions.c.task == task))
+    return {number: TaskSettings.model_validate(found) for number, found in rows}
+
+
+def content_of(item: Item) -> str:
+    """SHA-256 of what is asked about: prompt, responses, and whether it is practice.  Priority and meta are not in it."""
+    told = [item.prompt.model_dump(mode="json", include={"messages"}), item.responses, item.models, item.practice]
+    return hashlib.sha256(canonical(told).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TakenIn:
+    """How many items came in; of those that were there already, the priority is now the one given."""
+
+    new: int
+    known: int
+
+
+def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None = None) -> TakenIn:
+    """Put items into a task, all of them or none.  Raises InputError, with the number of the item."""
+    for number, item in enumerate(found, 1):
+        try:
+            fits(task.settings, item)
+        except InputError as error:
+            raise InputError(f"item {number}: {error.found}", error.allowed, error.remedy) from error
+    with db.write() as connection:
+        db.lock_task(connection, task.id)
+        there: dict[str, str] = {
+            content: number for content, number in connection.execute(select(items.c.content, items.c.id).where(items.c.task == task.id))
+        }
+        before, position, rows = len(there), len(there), []
+        for item in found:
+            content = content_of(item)
+            if content in there:
+                connection.execute(update(items).where(items.c.id == there[content]).values(priority=item.priority))
+                continue
+            there[content] = opaque()
+            values = {"id": there[content], "task": task.id, "position": position, "content": content, "created": db.now()}
+            purpose = "practice" if item.practice else "gold" if item.gold is not None else "work"
+            rows.append(values | {"item": item.model_dump(mode="json"), "purpose": purpose, "priority": item.priority, "taken": 0})
+            position += 1
+        if rows:
+            connection.execute(insert(items), rows)
+        note(db, connection, by, "import", {"project": task.project, "task": task.name, "new": len(rows)})
+    return TakenIn(len(there) - before, len(found) - (len(there) - before))
+
+
+def progress(db: Database, task: Task, person: Person | None = None) -> dict[str, int]:
+    """How far a task is: items, labels wanted and there; and of a person: done, skipped, done in the last hour."""
+    with db.read() as connection:
+        work = (items.c.task == task.id) & (items.c.purpose == "work")
+        counted, taken = connection.execute(select(func.count(), func.coalesce(func.sum(items.c.taken), 0)).where(work)).one()
+        mine = assignments.c.task == task.id
+        done = int(
+            connection.scalar(
+                select(func.count()).where(mine, assignments.c.state == "done", assignments.c.purpose == "work", ~assignments.c.extra)
+            )
+            or 0
+        )
+        found = {"items": counted, "wanted": counted * task.settings.overlap, "labels": done, "given_out": int(taken) - done}
+        if person is not None:
+            mine &= assignments.c.person == person.id
+            counts = connection.execute(select(assignments.c.state, func.count()).where(mine).group_by(assignments.c.state))
+            states = {state: count for state, count in counts}
+            found |= {"yours": states.get("done", 0), "skipped": states.get("skipped", 0)}
+    return found
