@@ -55,16 +55,26 @@ def conversation(db: Database, person: Person, assignment: str) -> Conversation:
     return seen(found, settings, standing)
 
 
+def ready(db: Database, person: Person, assignment: str, said: Said) -> tuple[Conversation, tuple[str, ...] | None]:
+    """The chat before a message, and the models that are to answer it; none of them where it has been answered before.
+
+    Raises NotThere, Conflict.
+    """
+    with db.read() as connection:
+        found, settings, standing, _ = chat_of(connection, person, assignment)
+        if already(connection, said.key, digest_of(assignment, said)) is not None:
+            return seen(found, settings, standing), None
+    may_speak(settings, standing)
+    return seen(found, settings, standing), settings.models
+
+
 def say(db: Database, person: Person, assignment: str, said: Said, responses: tuple[str, str]) -> Conversation:
     """Write down a message and what the two models, in the task's order, answered.  Raises NotThere, Conflict."""
-    digest = hashlib.sha256(canonical([assignment, said.message]).encode()).hexdigest()
+    digest = digest_of(assignment, said)
     with db.write() as connection:
         found, settings, standing, version = chat_of(connection, person, assignment, db)
         if already(connection, said.key, digest) is None:
-            if standing.turns and "better" not in standing.turns[-1]:
-                raise Conflict("the answers to your last message wait for a choice", "choose one first")
-            if standing.answers or len(standing.turns) >= settings.turns:
-                raise Conflict(f"this chat has had its {len(standing.turns)} turns", "hand it in")
+            may_speak(settings, standing)
             order = [0, 1]
             RANDOM.shuffle(order)
             body: dict[str, Any] = {"message": said.message, "responses": list(responses), "order": order, "state": standing.state}
@@ -88,6 +98,19 @@ def choose(db: Database, person: Person, assignment: str, chosen: Chosen) -> Con
             append(db, connection, found, version + 1, Event(person, chosen.key, digest, "choose", body | {"state": standing.state}))
             settle(db, connection, found, standing)
     return seen(found, settings, standing)
+
+
+def digest_of(assignment: str, said: Said) -> str:
+    """What tells one message from another that has the same key."""
+    return hashlib.sha256(canonical([assignment, said.message]).encode()).hexdigest()
+
+
+def may_speak(settings: TaskSettings, standing: Standing) -> None:
+    """Whether it is the labeller's turn to say something.  Raises Conflict."""
+    if standing.turns and "better" not in standing.turns[-1]:
+        raise Conflict("the answers to your last message wait for a choice", "choose one first")
+    if standing.answers or len(standing.turns) >= settings.turns:
+        raise Conflict(f"this chat has had its {len(standing.turns)} turns", "hand it in")
 
 
 def chat_of(

@@ -237,3 +237,13 @@ def alike(answer: Any, gold: Any) -> bool:
     if answer.kind in ("compare", "rank"):
         return bool(answer.places == gold.places)
     return True
+
+
+def own(db: Database, person: Person, assignment: str) -> tuple[Assignment, dict[str, Any] | None]:
+    """An item that was given out to a person, and their answer in the order of the item.  Raises NotThere."""
+    with db.read() as connection:
+        found = read(connection, (assignments.c.id == assignment) & (assignments.c.person == person.id))
+        if not found:
+            raise NotThere("there is no such item for you", "one that was given out to you")
+        _, standing = stand(connection, assignment)
+    return found[0], standing.answers[-1][0]["answer"] if standing.answers else None

@@ -134,6 +134,14 @@ def everybody(db: Database) -> list[dict[str, Any]]:
     return [{key: row[key] for key in kept} | {"projects": [project for who, project in where if who == row["id"]]} for row in rows]
 
 
+def the_only_one(db: Database) -> Person:
+    """The person on whose machine an app without signing in runs: its admin, made where there is none."""
+    query = select(people.c.id, people.c.pseudonym, people.c.name, people.c.role).order_by(people.c.id)
+    with db.read() as connection:
+        found = connection.execute(query.where(people.c.role == "admin", people.c.deleted.is_(None))).first()
+    return Person(*found) if found else invite(db, "You", "admin", pseudonym="you")
+
+
 def nobody_yet(db: Database) -> bool:
     """Whether there is no admin so far."""
     with db.read() as connection:

@@ -168,8 +168,13 @@ def digest(found: Iterable[Label]) -> str:
     """SHA-256 of labels, one a line."""
     total = hashlib.sha256()
     for one in found:
-        total.update(canonical(one.model_dump(mode="json")).encode() + b"\n")
+        total.update(line(one).encode())
     return total.hexdigest()
+
+
+def line(one: Label) -> str:
+    """A label as a line of JSON."""
+    return canonical(one.model_dump(mode="json")) + "\n"
 
 
 def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Submission) -> Acknowledged:

@@ -11,6 +11,7 @@ def upgrade() -> None:
     who_and_where()
     what_is_asked()
     what_is_said()
+    what_is_exported()
 
 
 def who_and_where() -> None:
@@ -155,6 +156,9 @@ def what_is_said() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_events_task_id"), "events", ["task", "id"], unique=False)
+
+
+def what_is_exported() -> None:
     op.create_table(
         "snapshots",
         sa.Column("id", sa.String(length=16), nullable=False),

@@ -1,0 +1,176 @@
+"""The typed client of the API, for programs: simulated labellers, a training run that asks people, scripts.
+
+    client = Client("http://127.0.0.1:8000", token)
+    for item in client.next_items(task.id, count=5):
+        client.submit(item.id, Ranked(places=...))
+
+What fails for a while, a server that restarts or a database that is busy, is tried again with the same key, so that
+nothing is written twice.
+"""
+
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+from pydantic import BaseModel, TypeAdapter
+
+from handrail.errors import InputError, RunError
+from handrail.feedback.kinds import Item, Label, TaskSettings
+from handrail.feedback.server.api import Acknowledgement, Asked, Chat, Given, Me, Shown
+from handrail.feedback.server.manage import Exported, Invited, Taken, TaskState
+from handrail.feedback.store.snapshots import Rules
+
+AGAIN = {429, 502, 503, 504}
+BATCH = 500  # items in one request
+
+
+class Client:
+    """A person's, or an admin's, access to an app."""
+
+    def __init__(self, address: str, token: str, patience: float = 60.0, transport: httpx2.BaseTransport | None = None):
+        headers = {"authorization": f"Bearer {token}"}
+        self.http = httpx2.Client(base_url=address, headers=headers, timeout=60.0, transport=transport)
+        self.address, self.patience = address, patience
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.http.close()
+
+    def me(self) -> Me:
+        """Who this is, and their tasks."""
+        return Me.model_validate(self._ask("GET", "/api/me"))
+
+    def task(self, number: int) -> Asked:
+        """One task with its progress."""
+        return Asked.model_validate(self._ask("GET", f"/api/tasks/{number}"))
+
+    def next_items(self, task: int, count: int = 1) -> tuple[Shown, ...]:
+        """Items to answer; none when there are no more for this person."""
+        return Given.model_validate(self._ask("POST", f"/api/tasks/{task}/next", {"count": count})).items
+
+    def submit(self, assignment: str, answer: BaseModel, seconds: float = 0.0, reason: str = "", key: str = "") -> Acknowledgement:
+        """Answer; when this returns it is on disk."""
+        body = {"answer": answer.model_dump(mode="json"), "seconds": seconds, "reason": reason}
+        return self._act(assignment, "submit", body, key)
+
+    def skip(self, assignment: str, reason: str = "", key: str = "") -> Acknowledgement:
+        """Leave an item to others."""
+        return self._act(assignment, "skip", {"reason": reason}, key)
+
+    def flag(self, assignment: str, reason: str, key: str = "") -> Acknowledgement:
+        """Say that something is wrong with an item."""
+        return self._act(assignment, "flag", {"reason": reason}, key)
+
+    def undo(self, assignment: str, key: str = "") -> Acknowledgement:
+        """Take the last act on an item back."""
+        return self._act(assignment, "undo", {}, key)
+
+    def hand_in(self, assignment: str, reason: str = "", key: str = "") -> Acknowledgement:
+        """End a chat: its turns become the label."""
+        return self._act(assignment, "submit", {"reason": reason}, key)
+
+    def say(self, assignment: str, message: str, key: str = "") -> Chat:
+        """Say something to both models of a chat."""
+        body = {"key": key or new_key(), "message": message}
+        return Chat.model_validate(self._ask("POST", f"/api/assignments/{assignment}/chat", body))
+
+    def choose(self, assignment: str, better: int, tie: bool = False, key: str = "") -> Chat:
+        """Choose the answer, 0 or 1 as shown, that a chat goes on from."""
+        body = {"key": key or new_key(), "better": better, "tie": tie}
+        return Chat.model_validate(self._ask("POST", f"/api/assignments/{assignment}/chat/choice", body))
+
+    def make_project(self, name: str, title: str = "") -> None:
+        """Make a project; as admin."""
+        self._ask("POST", "/api/projects", {"name": name, "title": title})
+
+    def make_task(self, project: str, name: str, settings: TaskSettings) -> TaskState:
+        """Make a task; as admin."""
+        body = {"name": name, "settings": settings.model_dump(mode="json")}
+        return TaskState.model_validate(self._ask("POST", f"/api/projects/{project}/tasks", body))
+
+    def tasks(self, project: str) -> list[TaskState]:
+        """The tasks of a project; as admin."""
+        return TypeAdapter(list[TaskState]).validate_python(self._ask("GET", f"/api/projects/{project}/tasks"))
+
+    def put_items(self, task: int, items: Iterable[Item]) -> Taken:
+        """Put items into a task; as admin.  Items that are there already get the new priority."""
+        found, new, known = list(items), 0, 0
+        for start in range(0, len(found), BATCH):
+            body = [item.model_dump(mode="json") for item in found[start : start + BATCH]]
+            done = Taken.model_validate(self._ask("POST", f"/api/tasks/{task}/items", body))
+            new, known = new + done.new, known + done.known
+        return Taken(new=new, known=known)
+
+    def invite(self, name: str, projects: Sequence[str] = (), pseudonym: str = "") -> Invited:
+        """Invite a labeller; as admin."""
+        body = {"name": name, "projects": list(projects), "pseudonym": pseudonym}
+        return Invited.model_validate(self._ask("POST", "/api/people", body))
+
+    def token(self, pseudonym: str) -> str:
+        """A token for a program in somebody's name; as admin."""
+        return Invited.model_validate(self._ask("POST", f"/api/people/{pseudonym}/token")).secret
+
+    def people(self) -> list[dict[str, Any]]:
+        """Everybody; as admin."""
+        return list(self._ask("GET", "/api/people"))
+
+    def snapshot(self, project: str, rules: Rules | None = None) -> Exported:
+        """Take a snapshot of the labels as they stand; as admin."""
+        body = {"rules": (rules or Rules()).model_dump(mode="json")}
+        return Exported.model_validate(self._ask("POST", f"/api/projects/{project}/snapshots", body))
+
+    def labels(self, snapshot: str) -> list[Label]:
+        """The labels of a snapshot; as admin."""
+        text = self._send("GET", f"/api/snapshots/{snapshot}/labels.jsonl", None).text
+        return [Label.model_validate_json(line) for line in text.split("\n") if line]
+
+    def _act(self, assignment: str, act: str, body: dict[str, Any], key: str) -> Acknowledgement:
+        found = self._ask("POST", f"/api/assignments/{assignment}", {"key": key or new_key(), "act": act, **body})
+        return Acknowledgement.model_validate(found)
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        response = self._send(method, path, body)
+        return response.json() if response.content else None
+
+    def _send(self, method: str, path: str, body: Any) -> httpx2.Response:
+        """One request, again and again while the server is away or busy.  Raises InputError, RunError."""
+        until, pause = time.monotonic() + self.patience, 0.05
+        while True:
+            try:
+                response = self.http.request(method, path, json=body)
+                if response.status_code not in AGAIN:
+                    break
+                why = f"status {response.status_code}"
+            except httpx2.TransportError as error:
+                why = str(error) or type(error).__name__
+            if time.monotonic() + pause > until:
+                raise RunError(f"{self.address} does not answer: {why}", f"within {self.patience:g} s", "is the feedback app running?")
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+        if response.status_code >= 400:
+            raise refused(response)
+        return response
+
+
+def refused(response: httpx2.Response) -> InputError:
+    """What the app said when it refused."""
+    try:
+        told = response.json()
+    except ValueError:
+        told = {}
+    found = told.get("found") or told.get("detail") or f"status {response.status_code}"
+    return InputError(f"the feedback app refused: {found}", str(told.get("allowed", "")), str(told.get("remedy", "")))
+
+
+def new_key() -> str:
+    """A key that nobody has used."""
+    return secrets.token_urlsafe(16)
