@@ -14,6 +14,7 @@ from handrail.data import Source, load_rankings, load_responses, write_records
 from handrail.errors import ConfigError, RunError
 from handrail.feedback import provenance
 from handrail.feedback.client import Client
+from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Item, Label, Ranked, TaskSettings
 from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.server.api import Shown
@@ -55,7 +56,7 @@ def ask_people(cfg: Round, number: int, responses: Path, earlier: Sequence[Path]
     finally:
         db.close()
     rest = ranked_by_crew(cfg, number, items[len(theirs) :], out.with_name("feedback.db")) if asked.simulated else []
-    write_records(out, [*before(earlier), *map(ranking, labels), *rest])
+    write_records(out, [*before(earlier), *rankings_of(labels), *rest])
     provenance.write(snapshot, out)
 
 
@@ -81,10 +82,9 @@ def before(earlier: Sequence[Path]) -> list[Ranking]:
     return [one for path in earlier for one in load_rankings(Source(path=str(path))).records]
 
 
-def ranking(label: Label) -> Ranking:
-    """A label as a record."""
-    assert isinstance(label.answer, Ranked)
-    return Ranking(prompt=label.prompt, responses=label.responses, places=label.answer.places, labeller=label.labeller, models=label.models)
+def rankings_of(found: Sequence[Label]) -> list[Ranking]:
+    """Labels as records, each with its label's id."""
+    return [record for record in records_of(found) if isinstance(record, Ranking)]
 
 
 def ranked_by_crew(cfg: Round, number: int, items: list[Item], where: Path) -> list[Ranking]:
@@ -99,7 +99,7 @@ def ranked_by_crew(cfg: Round, number: int, items: list[Item], where: Path) -> l
         task = projects.make_task(db, "simulated", f"round-{number}", TaskSettings(kind="rank", lease=86_400.0))
         projects.take_in(db, task, items)
         label_through_app(db, task.id, labellers, TASKS[cfg.task.name], derive(cfg.seed, "labels", number))
-        found = {label.prompt.text: ranking(label) for label in snapshots.labels(db, "simulated")}
+        found = {ranking.prompt.text: ranking for ranking in rankings_of(snapshots.labels(db, "simulated"))}
     finally:
         db.close()
     return [found[item.prompt.text] for item in items]
