@@ -4,14 +4,13 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
-from feedback_labels import HOSTILE, PLAIN, TALK, hostile, label, labels
+from labels_of_every_kind import HOSTILE, PLAIN, TALK, hostile, label, labels
 from handrail.errors import InputError, StorageError
 from handrail.feedback.formats import FORMATS, Export, Options, export, records_of, write_export
 from handrail.feedback.formats import folder as folders
@@ -120,25 +119,6 @@ def test_a_disk_that_refuses_leaves_the_earlier_export(call: str, monkeypatch: p
     with pytest.raises(StorageError, match="No space left"):
         write_export("trl", labels(), folder, ALL)
     monkeypatch.undo()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["export"]
-
-
-def test_an_interruption_between_the_two_renames_leaves_the_earlier_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    folder = tmp_path / "export"
-    write_export("handrail", labels(), folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    real, calls = os.replace, []
-
-    def interrupted(*given: str) -> None:
-        calls.append(given)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        real(*given)
-
-    monkeypatch.setattr(folders.os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_export("trl", labels(), folder, ALL)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
