@@ -104,6 +104,22 @@ def longest_first(responses) -> Ranked:
     return Ranked(places=tuple(order.index(len(r)) + 1 for r in responses))
 
 
+def test_rankings_weigh_as_much_as_their_labellers_are_reliable(tmp_path):
+    asked = {"db": str(tmp_path / "people.db"), "poll": 0.02, "overlap": 3, "weights": True}
+    cfg = a_round(tmp_path, prompts=40, labels="people", people=asked)
+    db, chance = Database.open(asked["db"]), random.Random(1)
+
+    def careless(responses) -> Ranked:
+        return Ranked(places=tuple(chance.sample(range(1, len(responses) + 1), len(responses))))
+
+    workers = [by_hand(db, "round", "round-1", n, judge) for n, judge in (("a", longest_first), ("b", longest_first), ("c", careless))]
+    ask_people(cfg, 1, tmp_path / "responses.jsonl", [], tmp_path / "rankings.jsonl")
+    for worker in workers:
+        worker.join(30)
+    weight = {r.labeller: r.weight for r in load_rankings(Source(path=str(tmp_path / "rankings.jsonl"))).records}
+    assert weight["c"] < 0.5 * min(weight["a"], weight["b"])
+
+
 def test_a_round_that_is_not_to_wait_says_how_many_are_missing_and_keeps_what_is_there(tmp_path):
     asked = {"db": str(tmp_path / "people.db"), "project": "films", "wait": False, "enough": 0.5}
     cfg = a_round(tmp_path, prompts=6, labels="people", people=asked)

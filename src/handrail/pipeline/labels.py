@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +16,7 @@ from handrail.feedback import provenance
 from handrail.feedback.client import Client
 from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Item, Label, Ranked, TaskSettings
+from handrail.feedback.quality import reliability, sheet
 from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.server.api import Shown
 from handrail.feedback.store import Database, people, projects, snapshots
@@ -55,8 +56,9 @@ def ask_people(cfg: Round, number: int, responses: Path, earlier: Sequence[Path]
         snapshot, labels = snapshots.take(db, task.project, Rules(tasks=(task.name,)))
     finally:
         db.close()
+    weights = {one.labeller: one.weight for one in reliability(sheet(labels, "rank")).labellers} if asked.weights else {}
     rest = ranked_by_crew(cfg, number, items[len(theirs) :], out.with_name("feedback.db")) if asked.simulated else []
-    write_records(out, [*before(earlier), *rankings_of(labels), *rest])
+    write_records(out, [*before(earlier), *rankings_of(labels, weights), *rest])
     provenance.write(snapshot, out)
 
 
@@ -82,9 +84,9 @@ def before(earlier: Sequence[Path]) -> list[Ranking]:
     return [one for path in earlier for one in load_rankings(Source(path=str(path))).records]
 
 
-def rankings_of(found: Sequence[Label]) -> list[Ranking]:
-    """Labels as records, each with its label's id."""
-    return [record for record in records_of(found) if isinstance(record, Ranking)]
+def rankings_of(found: Sequence[Label], weights: Mapping[str, float] | None = None) -> list[Ranking]:
+    """Labels as records, each with its label's id, and its labeller's weight where there are weights."""
+    return [record for record in records_of(found, weights) if isinstance(record, Ranking)]
 
 
 def ranked_by_crew(cfg: Round, number: int, items: list[Item], where: Path) -> list[Ranking]:
