@@ -28,7 +28,7 @@ from handrail.recipes.sft import SFT
 from handrail.records import Ranking, Response, places_of
 from handrail.tasks import TASKS, crew
 
-NEW = {"hidden": 128, "layers": 2, "heads": 4, "vocabulary": 800, "context": 160}
+NEW = {"hidden": 96, "layers": 2, "heads": 4, "vocabulary": 800, "context": 160}
 WAYS = ("random", "information", "disagreement")
 
 
@@ -93,9 +93,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--task", default="movie-night", choices=sorted(TASKS))
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    arguments.add_argument("--first", type=int, default=200, help="prompts that are labelled to begin with")
-    arguments.add_argument("--more", type=int, default=400, help="prompts that are chosen")
-    arguments.add_argument("--pool", type=int, default=2000, help="prompts to choose from, those of the beginning among them")
+    arguments.add_argument("--first", type=int, default=150, help="prompts that are labelled to begin with")
+    arguments.add_argument("--more", type=int, default=300, help="prompts that are chosen")
+    arguments.add_argument("--pool", type=int, default=1500, help="prompts to choose from, those of the beginning among them")
     arguments.add_argument("--out", type=Path, default=Path("runs/active-selection"))
     given = arguments.parse_args()
     progress.console.quiet = True

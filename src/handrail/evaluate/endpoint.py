@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -74,35 +74,34 @@ class Refused(Exception):
 
 
 class Answers:
-    """Answers on disk by the hash of what was asked, a line each.  A line that a crash cut off is dropped."""
+    """Answers on disk by the hash of what was asked, a line each.  A line that a crash cut off is no answer."""
 
     def __init__(self, path: Path):
         self.path, self.lock = path, threading.Lock()
         self.known: dict[str, Answer] = {}
-        whole = b""
-        for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+        content = path.read_bytes() if path.is_file() else b""
+        self.between = b"\n" if content and not content.endswith(b"\n") else b""
+        for line in content.splitlines():
             try:
                 told = json.loads(line)
-                self.known[told.pop("asked")] = Answer(**told)
+                asked = told.pop("asked")
+                self.known[asked] = Answer(**told)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            whole += line if line.endswith(b"\n") else line + b"\n"
-        if path.is_file() and whole != path.read_bytes():
-            path.write_bytes(whole)
 
     def keep(self, asked: str, answer: Answer) -> None:
         """On disk before it counts.  Raises StorageError."""
-        line = json.dumps({"asked": asked, **asdict(answer)}) + "\n"
+        line = json.dumps({"asked": asked, **asdict(answer)}).encode() + b"\n"
         with self.lock:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as stream:
-                    stream.write(line)
+                with self.path.open("ab") as stream:
+                    stream.write(self.between + line)
                     stream.flush()
                     os.fsync(stream.fileno())
             except OSError as error:
                 raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
-            self.known[asked] = answer
+            self.known[asked], self.between = answer, b""
 
 
 class Endpoint:
@@ -132,6 +131,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         found: list[Answer | None] = [None] * len(questions)
         refusals: list[str] = []
+        failures: list[Exception] = []
 
         def one(client: httpx2.Client, number: int) -> None:
             try:
@@ -139,7 +139,11 @@ class Endpoint:
             except Refused as refusal:
                 refusals.append(str(refusal))
                 if len(refusals) > self.cfg.concurrency and not any(found):
-                    raise self._useless(refusals) from None
+                    failures.append(self._useless(refusals))
+                    self.stop.set()
+            except Exception as error:
+                failures.append(error)
+                self.stop.set()  # for those who wait for another try, and those who have not begun
             advance(1)
 
         with (
@@ -148,12 +152,13 @@ class Endpoint:
         ):
             work = [pool.submit(one, client, number) for number in range(len(questions))]
             try:
-                for task in as_completed(work):  # the first to fail is the one that says why
-                    task.result()
+                wait(work)
             finally:
-                self.stop.set()  # those who wait for another try
+                self.stop.set()
                 pool.shutdown(cancel_futures=True)
                 self.stop.clear()
+        if failures:
+            raise failures[0]
         if refusals and not any(found):
             raise self._useless(refusals)
         return found
