@@ -106,7 +106,8 @@ def main() -> None:
         print(json.dumps(seeds[-1]), flush=True)
     for way in WAYS[1:]:
         gain = Mean.of([one[way] - one["random"] for one in seeds])
-        print(f"{way} less random: {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})" if gain.low is not None else gain.value)
+        interval = "" if gain.low is None else f" ({gain.low:+.4f} to {gain.high:+.4f})"
+        print(f"{way} less random: {gain.value:+.4f}{interval}")
 
 
 if __name__ == "__main__":
