@@ -192,7 +192,7 @@ def _unpaired(row: Row) -> Found:
 
 
 def _response(row: Row) -> Found:
-    about = {name: row.values[name] for name in ("model", "finish", "seed") if row.values.get(name) is not None}
+    about = {name: row.values[name] for name in ("model", "finish", "seed", "priority") if row.values.get(name) is not None}
     prompt, said = fields.prompt(row), _reply(row, _one(row.values, "text", "response"))
     try:
         return [Response.model_validate({"prompt": prompt, "text": said, **about})]
@@ -283,7 +283,14 @@ FORMATS = (
     Format("turns", Demonstration, ("messages",), ("author",), "each of the assistant's messages -> response", _each_turn, _is_marked),
     Format("messages", Demonstration, ("messages",), ("author",), "the assistant's last message -> response", _messages),
     Format("alpaca", Demonstration, ("instruction", "output"), ("input",), "instruction + input -> prompt, output -> response", _alpaca),
-    Format("response", Response, ("prompt", "text|response"), ("model", "finish", "seed"), "what a model answered", _response),
+    Format(
+        "response",
+        Response,
+        ("prompt", "text|response"),
+        ("model", "finish", "seed", "priority"),
+        "what a model answered",
+        _response,
+    ),
     Format(
         "candidates",
         Response,

@@ -142,5 +142,5 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     seconds: dict[str, float] = {}
     for done in log.stages:
         seconds[done["name"]] = seconds.get(done["name"], 0.0) + done["seconds"]
-    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))["win_rate"] for s in settings]
+    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8")).get("win_rate") for s in settings]
     return {**evaluation, "reward_accuracy": reached, "rounds": rounds, "seconds": seconds}
