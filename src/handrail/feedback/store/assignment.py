@@ -6,7 +6,6 @@ gold items and repeats are slipped in by chance, at the shares that the task set
 """
 
 import hashlib
-import random
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from handrail.feedback.kinds import Item, Purpose
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import Person
 from handrail.feedback.store.projects import Task
-from handrail.feedback.store.tables import assignments, canonical, items
+from handrail.feedback.store.tables import assignments, canonical, events, items
 
 AGO = 8  # a repeat comes after at least so many other items
 
@@ -68,7 +67,7 @@ def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[A
         if found:
             until = now + task.settings.lease
             connection.execute(update(assignments).where(assignments.c.id.in_([a.id for a in found])).values(expires=until))
-            found = [replace(a, expires=until) for a in found]
+            found = [replace(renewed(connection, task, a), expires=until) for a in found]
         number = int(connection.scalar(select(func.count()).where(mine)) or 0)
         while len(found) < count:
             made = next_for(db, connection, task, person, number, now)
@@ -98,7 +97,7 @@ def next_for(db: Database, connection: Connection, task: Task, person: Person, n
     work = fresh(connection, task, person, "work", room=task.settings.overlap)
     if not work:
         return None
-    chance = random.Random(f"{task.id}:{person.id}:{number}").random()
+    chance = db.chance.random()  # not from anything that a labeller knows
     if chance < task.settings.gold:
         if gold := fresh(connection, task, person, "gold"):
             return lease(db, connection, task, person, db.chance.choice(gold), "gold", 0, number, now)
@@ -140,7 +139,7 @@ def lease(
     before = read(connection, same)
     if before:
         connection.execute(update(assignments).where(same).values(state="open", leased=now, expires=expires, number=number))
-        return replace(before[0], state="open", leased=now, expires=expires)
+        return replace(renewed(connection, task, before[0]), state="open", leased=now, expires=expires)
     content = content_of(connection, item)
     order = arrangement(db, connection, item, len(content.responses))
     values = {"id": db.opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
@@ -150,13 +149,25 @@ def lease(
     return Assignment(**{**values, "order": tuple(order)}, content=content)  # type: ignore[arg-type]
 
 
+def renewed(connection: Connection, task: Task, found: Assignment) -> Assignment:
+    """As the task asks now, unless something was said of it under the settings that held before."""
+    told = select(events.c.id).where(events.c.assignment == found.id).limit(1)
+    if found.revision == task.revision or connection.scalar(told) is not None:
+        return found
+    digest = shown(found.content, list(found.order), task.revision)
+    connection.execute(update(assignments).where(assignments.c.id == found.id).values(revision=task.revision, shown=digest))
+    return replace(found, revision=task.revision, shown=digest)
+
+
 def arrangement(db: Database, connection: Connection, item: str, n: int) -> list[int]:
-    """In which order the responses stand: by chance; of two, the other way round than for the person before."""
-    if n == 2 and (last := connection.scalar(select(assignments.c.order).where(assignments.c.item == item).limit(1))):
-        told = int(connection.scalar(select(func.count()).where(assignments.c.item == item)) or 0)
-        return list(last) if told % 2 == 0 else list(reversed(last))
+    """In which order the responses stand: by chance; of two, as fewer people have been shown them."""
     order = list(range(n))
     db.chance.shuffle(order)
+    if n == 2:
+        labellers = (assignments.c.item == item) & (assignments.c.purpose != "adjudication")
+        told = connection.scalars(select(assignments.c.order).where(labellers)).all()
+        if told.count(order) > told.count(order[::-1]):
+            order.reverse()
     return order
 
 

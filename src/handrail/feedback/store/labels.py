@@ -112,8 +112,8 @@ def submit(db: Database, person: Person, assignment: str, submission: Submission
             return acknowledged(found, submission.key, *repeated)
         version, standing = stand(connection, assignment)
         kind, body = event_of(connection, found, standing, submission)
-        if kind == "submit" and found.purpose == "work" and not found.counts:
-            body["extra"] = full(connection, found)
+        if kind == "submit":
+            body["extra"] = found.purpose == "work" and not found.counts and full(connection, found)
         standing.apply(kind, body, db.now(), submission.seconds)
         body["state"] = standing.state
         append(db, connection, found, version + 1, Event(person, submission.key, digest, kind, body, submission.seconds))

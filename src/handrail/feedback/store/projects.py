@@ -1,7 +1,6 @@
 """Projects, their tasks, and the items of a task."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,8 @@ from sqlalchemy import Connection, func, insert, select, update
 from handrail.errors import InputError
 from handrail.feedback.kinds import Item, TaskSettings, fits
 from handrail.feedback.store.database import Database
-from handrail.feedback.store.people import Person, note, project_id
+from handrail.feedback.store.people import NAME, Person, note, project_id
 from handrail.feedback.store.tables import assignments, canonical, items, members, projects, revisions, tasks
-
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Task:
 
 def make_project(db: Database, name: str, title: str = "", by: Person | None = None) -> None:
     """A new project.  Raises InputError for a name that cannot be, or is there."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InputError(f"the name {name!r}", "letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
     with db.write() as connection:
         if connection.scalar(select(projects.c.id).where(projects.c.name == name)):
@@ -47,10 +44,11 @@ def all_projects(db: Database) -> list[dict[str, Any]]:
 
 def make_task(db: Database, project: str, name: str, settings: TaskSettings, by: Person | None = None) -> Task:
     """A new task.  Raises InputError."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InputError(f"the name {name!r}", "letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
     with db.write() as connection:
         number = project_id(connection, project)
+        db.lock_project(connection, number)
         if connection.scalar(select(tasks.c.id).where(tasks.c.project == number, tasks.c.name == name)):
             raise InputError(f"project {project!r} has a task {name!r} already", "another name")
         now = db.now()

@@ -7,10 +7,15 @@ from typing import Any
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.types import TypeDecorator
 
+from handrail.errors import InputError
+
 
 def canonical(value: Any) -> str:
-    """JSON with one way of writing each value, in ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """JSON with one way of writing each value, in ASCII.  Raises InputError for a number that is not finite, and too deep a nesting."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise InputError("a value that JSON has not", "finite numbers, nested less than some hundred times") from error
 
 
 class Json(TypeDecorator):
