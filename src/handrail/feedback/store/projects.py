@@ -165,20 +165,21 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
 
 
 def progress(db: Database, task: Task, person: Person | None = None) -> dict[str, int]:
-    """How far a task is: items, labels wanted and there; and of a person: done, skipped, done in the last hour."""
+    """How far a task is: items, labels wanted and there; and of a person: done and skipped.
+
+    For a labeller gold items and repeats count as work does: what a number does after an answer must not tell them apart.
+    """
     with db.read() as connection:
         work = (items.c.task == task.id) & (items.c.purpose == "work")
-        counted, taken = connection.execute(select(func.count(), func.coalesce(func.sum(items.c.taken), 0)).where(work)).one()
-        mine = assignments.c.task == task.id
-        done = int(
-            connection.scalar(
-                select(func.count()).where(mine, assignments.c.state == "done", assignments.c.purpose == "work", ~assignments.c.extra)
-            )
-            or 0
-        )
-        found = {"items": counted, "wanted": counted * task.settings.overlap, "labels": done, "given_out": int(taken) - done}
+        counted = int(connection.scalar(select(func.count()).where(work)) or 0)
+        blind = person is not None and not person.admin
+        purposes = ("work", "gold", "repeat") if blind else ("work",)
+        given = (assignments.c.task == task.id) & assignments.c.purpose.in_(purposes) & ~assignments.c.extra
+        labels, out = (int(connection.scalar(select(func.count()).where(given, assignments.c.state == s)) or 0) for s in ("done", "open"))
+        wanted = counted * task.settings.overlap
+        found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": out}
         if person is not None:
-            mine &= assignments.c.person == person.id
+            mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose != "adjudication")
             counts = connection.execute(select(assignments.c.state, func.count()).where(mine).group_by(assignments.c.state))
             states = {state: count for state, count in counts}
             found |= {"yours": states.get("done", 0), "skipped": states.get("skipped", 0)}

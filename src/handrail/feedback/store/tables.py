@@ -112,8 +112,9 @@ items = Table(
     Column("taken", Integer, nullable=False),  # live leases and labels that count for the overlap
     Column("created", Float, nullable=False),
     UniqueConstraint("task", "content"),
-    Index(None, "task", "purpose", "taken", "priority"),
 )
+
+Index("ix_items_queue", items.c.task, items.c.purpose, items.c.priority.desc(), items.c.taken.desc(), items.c.position)  # who is next
 
 assignments = Table(  # an item before a person
     "assignments",
