@@ -170,7 +170,8 @@ class PostgreSQL:
         if not folders:
             pytest.skip("PostgreSQL is not here; on Debian and Ubuntu: apt install postgresql")
         self.bin, self.port = folders[0], free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="handrail-postgresql-"))
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2**31 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="handrail-postgresql-", dir=memory))
         self.user: dict[str, Any] = {}
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             try:

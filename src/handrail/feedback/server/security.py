@@ -27,6 +27,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+FRESH = {"cache-control": "no-store"}
 SAFE = {"GET", "HEAD", "OPTIONS"}
 SMALL = 4 * 2**20  # bytes: a demonstration of 200,000 characters, each written as an escape, fits
 
@@ -83,7 +84,7 @@ class Guard:
         headers = Headers(scope=scope)
         if refused := self.refusal(scope, headers):
             status, why = refused
-            await JSONResponse({"found": why, "allowed": "", "remedy": ""}, status, HEADERS)(scope, receive, send)
+            await JSONResponse({"found": why, "allowed": "", "remedy": ""}, status, {**HEADERS, **FRESH})(scope, receive, send)
             return
         taken, largest = 0, self.limit(scope)
 
@@ -101,7 +102,7 @@ class Guard:
                 for name, value in HEADERS.items():
                     found.setdefault(name, value)
                 if not scope["path"].startswith("/static/"):
-                    found.setdefault("cache-control", "no-store")
+                    found.setdefault("cache-control", FRESH["cache-control"])
             await send(message)
 
         await self.app(scope, counted, guarded)
