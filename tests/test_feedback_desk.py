@@ -92,9 +92,17 @@ class Seat:
         self.press(*names, "Enter")
         self.page.wait_for_timeout(THINK)
 
+    def until(self, expression: str, page: Any = None) -> None:
+        """Wait for it; the pages' policy forbids the browser to poll with text that it makes into code."""
+        for _ in range(200):
+            if (page or self.page).evaluate(expression):
+                return
+            self.page.wait_for_timeout(75)
+        raise AssertionError(f"never came true: {expression}")
+
     def sent(self) -> None:
         """Nothing waits any more."""
-        self.page.wait_for_function("!Object.keys(localStorage).some((name) => name.includes(':out:'))")
+        self.until("!Object.keys(localStorage).some((name) => name.includes(':out:'))")
 
     def close(self, allowed: str = NETWORK) -> None:
         """Nothing went wrong but what was meant to."""
@@ -133,7 +141,7 @@ def test_a_day_at_the_desk(browser: Any, world: World) -> None:
     seat.ready()
     assert page.inner_text("#instructions .prose") == "First the best."
     seat.press("i")
-    assert page.locator("#instructions[open]").count() == 0
+    assert page.locator("#instructions[open]").count() == 0, "closed, and the focus is where it was"
     texts = page.locator(".response .body").all_inner_texts()
     digits = [str(1 + texts.index(letter)) for letter in "abcdef"]
     seat.answer(*digits)
@@ -142,9 +150,9 @@ def test_a_day_at_the_desk(browser: Any, world: World) -> None:
 
     seat.answer()  # go on
     seat.press("3", "1", "=", "6", "5", "4")
-    page.wait_for_function("document.querySelector('#said').textContent.includes('place 4 of 4') || document.querySelector('#said').textContent.includes('D: place')")
+    seat.until("document.querySelector('#said').textContent === 'D: place 4 of 4'")
     seat.press("Enter")
-    assert "B: no place" in page.inner_text("#missing") or "no place yet" in page.inner_text("#missing")
+    assert page.inner_text("#missing") == "B: no place yet."
     seat.answer("2")
     assert "Ranking 1" in page.inner_text(".conversation")
     seat.sent()
@@ -237,22 +245,22 @@ def test_each_kind_by_keyboard_alone_on_a_phone(browser: Any, world: World) -> N
     seat.press("Escape")
     page.focus(".changes summary")
     seat.press("Enter")
-    page.wait_for_function("document.querySelector('.difference ins')?.textContent.trim() === 'Yes.'")
+    seat.until("document.querySelector('.difference ins')?.textContent.trim() === 'Yes.'")
     fits()
     seat.press("Control+Enter")
     seat.sent()
     assert labels_of(world, tasks["demonstrate-edit"])[0].answer.text == "Yes. " + given
 
     seat.work(tasks["chat"])
+    seat.press("e")
     for turn, choice in enumerate("24"):
-        seat.press("e")
         page.keyboard.type(f"Say {turn}")
         seat.press("Control+Enter")
         page.wait_for_selector(".chat .choice:enabled")
         fits()
         seat.press(choice)
         page.wait_for_selector("#say:enabled")
-    page.focus("h1")
+    seat.press("Escape")
     seat.answer()
     seat.sent()
     (label,) = labels_of(world, tasks["chat"])
@@ -363,7 +371,7 @@ def test_a_draft_survives_a_reload_and_the_server_being_away(browser: Any, world
     seat = Seat(browser, world)
     seat.enter(world.labeller())
     seat.work(task)
-    seat.page.wait_for_function("navigator.serviceWorker.controller !== null")
+    seat.until("navigator.serviceWorker.controller !== null")
     seat.page.fill("#text", "Half a thought " + ARABIC)
     seat.page.wait_for_timeout(400)
     world.stop()
@@ -406,14 +414,14 @@ def test_an_expired_session_and_another_person(browser: Any, world: World) -> No
     seat.work(task)
     assert "wait" not in other.inner_text("#banner")
     seat.answer("1")
-    other.wait_for_function("!Object.keys(localStorage).some((name) => name.includes('labeller-2:out:'))")
+    seat.until("!Object.keys(localStorage).some((name) => name.includes('labeller-2:out:'))")
     assert {one.labeller for one in labels_of(world, task)} == {"labeller-2"}
     other.click("text=Sign out")
     other.wait_for_selector("text=Sign in with your link")
     seat.enter(first)
     seat.sent()
     assert sorted(one.labeller for one in labels_of(world, task)) == ["labeller-1", "labeller-1", "labeller-2"]
-    seat.close(f"{NETWORK}|status of 401")
+    seat.close(f"{NETWORK}|status of (401|412)")
 
 
 def test_two_tabs_do_not_answer_an_item_twice(browser: Any, world: World) -> None:
@@ -426,7 +434,7 @@ def test_two_tabs_do_not_answer_an_item_twice(browser: Any, world: World) -> Non
     assert other.inner_text(".conversation") == seat.page.inner_text(".conversation")
     before = other.inner_text(".conversation")
     seat.answer("1")
-    other.wait_for_function("(before) => document.querySelector('.conversation')?.innerText !== before", arg=before)
+    seat.until(f"!document.querySelector('.conversation')?.innerText.includes({before!r})", other)
     seat.ready(other)
     other.keyboard.press("1")
     other.keyboard.press("Enter")
@@ -497,7 +505,7 @@ def test_ranking_by_dragging(browser: Any, world: World, touch: bool) -> None:
         page.mouse.down()
         page.mouse.move(x, end, steps=8)
         page.mouse.up()
-    page.wait_for_function("document.querySelector('#said').textContent === 'D: place 1 of 4'")
+    seat.until("document.querySelector('#said').textContent === 'D: place 1 of 4'")
     page.focus("h1")
     seat.answer()
     seat.sent()

@@ -14,6 +14,7 @@ from handrail.feedback.store import people
 from handrail.feedback.store.people import Person
 
 COOKIE = "handrail_session"
+WHOSE = "x-handrail-person"  # whom a page was made for: its answers are not taken as another's who has signed in since
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
@@ -44,10 +45,12 @@ def who(request: Request) -> Person | None:
 
 
 def signed_in(request: Request) -> Person:
-    """The person who is signed in; else 401."""
+    """The person who is signed in; else 401, or 412 where the page that asks was made for somebody else."""
     person = who(request)
     if person is None:
         raise HTTPException(401, "not signed in: open your link, or send a token", {"www-authenticate": "Bearer"})
+    if request.headers.get(WHOSE, person.pseudonym) != person.pseudonym:
+        raise HTTPException(412, "somebody else has signed in on this browser")
     return person
 
 

@@ -9,7 +9,7 @@ export function choices(task) {
   const sides = task.strength ? ["clearly", "slightly"] : [""];
   const left = sides.map((strength) => ({ better: 0, strength, words: [one(0), strength || "is better"] }));
   const right = sides.toReversed().map((strength) => ({ better: 1, strength, words: [one(1), strength || "is better"] }));
-  const tie = task.ties ? [{ better: null, strength: "", words: ["Tie", "about the same"] }] : [];
+  const tie = task.ties ? [{ better: null, strength: "", words: ["Tie", "equal"] }] : [];
   return [...left, ...tie, ...right];
 }
 

@@ -32,6 +32,7 @@ const work = find("#work"), bar = find("#bar"), sendButton = find("#send");
 let task = null;
 let view = null; // {item, form, review, at, done, then, stuck}
 let drafting = 0;
+let pointed = null; // the button that was last pressed with a pointer: Enter after it sends, and does not press it again
 
 async function begin() {
   if (!store.person) return stuck("Nobody is signed in here.", "Open your sign-in link in this browser.");
@@ -65,8 +66,7 @@ async function next() {
       await shelf.refill();
     } catch (error) {
       if (error.kind === "refused") return stuck("This task gives nothing more.", error.message);
-      const why = error.kind === "signed out" ? "You are signed out." : "No more items are kept here.";
-      return stuck(why, error.kind === "signed out" ? "Open your sign-in link in this browser; your answers wait here." : "There is no connection now. Your answers wait here; work goes on when it is back.", next);
+      return stuck(...(AWAY[error.kind] ?? AWAY.later), next);
     }
   }
   if (shelf.first) show(shelf.first);
@@ -106,6 +106,12 @@ function show(item, review = false) {
   scrollTo(0, 0);
   find("h1", work).focus({ preventScroll: true });
 }
+
+const AWAY = {
+  "signed out": ["You are signed out.", "Open your sign-in link in this browser; your answers wait here."],
+  "another person": ["Somebody else signed in on this browser.", "Your answers wait here until you sign in again."],
+  later: ["No more items are kept here.", "There is no connection now. Your answers wait here; work goes on when it is back."],
+};
 
 const QUESTIONS = {
   compare: () => "Which response is better?",
@@ -350,6 +356,7 @@ function listen(instructions) {
   const keys = () => showKeys(view?.form?.help ?? []);
   find("#show-keys").addEventListener("click", keys);
   document.addEventListener("keydown", (event) => onKey(event, { ...KEYS, i: () => instructions.toggle(), "?": keys }));
+  addEventListener("pointerup", (event) => (pointed = event.target.closest?.("button, summary") ?? null));
   addEventListener("pagehide", () => drafting && writeDraft());
   document.addEventListener("visibilitychange", () => drafting && writeDraft());
   const again = () => view?.stuck?.();
@@ -364,8 +371,10 @@ function listen(instructions) {
 function onKey(event, keys) {
   const target = event.target, command = event.ctrlKey || event.metaKey;
   if (event.defaultPrevented || event.isComposing || find("dialog:modal")) return;
+  if (event.key === "Tab") pointed = null;
   const typing = target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
-  if (event.key === "Enter" && (command || !(typing || target.closest("button, a, summary")))) {
+  const control = target.closest("button, a, summary");
+  if (event.key === "Enter" && (command || !(typing || (control && control !== pointed)))) {
     event.preventDefault();
     if (!event.repeat && !(view?.form && !view.done && view.form.key(event))) go();
   } else if (typing) {
@@ -375,7 +384,7 @@ function onKey(event, keys) {
     if (view.form && !view.done && !early && view.form.key(event)) event.preventDefault();
     else if (keys[event.key] && !event.altKey) {
       event.preventDefault();
-      if (!early) keys[event.key]();
+      if (!early || "bn".includes(event.key)) keys[event.key]();
     }
   }
 }
