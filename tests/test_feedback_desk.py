@@ -113,7 +113,7 @@ class Seat:
 
 def labels_of(world: World, task: Task) -> list[Label]:
     """The labels of a task as they stand, practice left out, the oldest first."""
-    _, found = snapshots.take(world.db, "garden")
+    _, found = snapshots.take(world.db, "garden", snapshots.Rules(flagged=True))
     return sorted((one for one in found if one.task == task.name and one.purpose != "practice"), key=lambda one: one.at)
 
 
@@ -132,7 +132,9 @@ def shown_places(label: Label) -> tuple[int, ...]:
 
 def test_a_day_at_the_desk(browser: Any, world: World) -> None:
     """In by a link, practise, rank six by keyboard, undo, lose the connection, come back, finish."""
-    practice = asked("Practice: sort them.", *"abcdef", practice=True, gold=Ranked(places=(1, 2, 3, 4, 5, 6)), explanation="By the alphabet.")
+    practice = asked(
+        "Practice: sort them.", *"abcdef", practice=True, gold=Ranked(places=(1, 2, 3, 4, 5, 6)), explanation="By the alphabet."
+    )
     task = world.task("rank", [practice, *rank_items(4)], instructions="**First** the best.")
     seat = Seat(browser, world)
     seat.enter(world.labeller())
@@ -383,7 +385,9 @@ def test_a_draft_survives_a_reload_and_the_server_being_away(browser: Any, world
     seat.page.goto(f"{world.address}/")
     seat.page.wait_for_selector("text=1 answer waits here")
     seat.page.wait_for_selector(".task")
-    cached = seat.page.evaluate("caches.keys().then(async (names) => (await (await caches.open(names[0])).keys()).map((r) => new URL(r.url).pathname))")
+    cached = seat.page.evaluate(
+        "caches.keys().then(async (names) => (await (await caches.open(names[0])).keys()).map((r) => new URL(r.url).pathname))"
+    )
     assert cached and not [path for path in cached if path.startswith(("/api", "/tasks"))]
     world.start()
     seat.page.click("text=Try now")
@@ -536,7 +540,12 @@ def test_a_megabyte_does_not_freeze_the_page(browser: Any, world: World) -> None
     seat.enter(world.labeller())
     seat.work(task)
     took = seat.page.evaluate(
-        "() => { const begun = performance.now(); document.querySelector('#differences').click(); document.body.offsetHeight; return performance.now() - begun; }"
+        """() => {
+            const begun = performance.now();
+            document.querySelector("#differences").click();
+            document.body.offsetHeight;
+            return performance.now() - begun;
+        }"""
     )
     assert took < 4000
     assert seat.page.locator(".response mark").count() > 0
