@@ -4,6 +4,7 @@ tests/assets/axe.min.js is axe-core 4.14.1, copyright 2015 - 2026 Deque Systems,
 (its notice stands at its head); it is used by these tests alone and is no part of the package.
 """
 
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from desk_world import ARABIC, CHROMIUM, World, asked, chromium, compare_items, every_kind, rank_items, serving
-from handrail.feedback.kinds import Label, Ranked
+from handrail.feedback.kinds import Label, Ranked, TaskSettings, check
 from handrail.feedback.store import projects, snapshots
 from handrail.feedback.store.people import Person
 from handrail.feedback.store.projects import Task
@@ -553,6 +554,62 @@ def test_a_megabyte_does_not_freeze_the_page(browser: Any, world: World) -> None
     seat.answer("1")
     seat.sent()
     assert len(labels_of(world, task)) == 1
+    seat.close()
+
+
+def common(a: str, b: str) -> int:
+    """The length of a longest common subsequence, by the textbook's recurrence over one row."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        before = row[:]
+        for j, y in enumerate(b, 1):
+            row[j] = before[j - 1] + 1 if x == y else max(before[j], row[j - 1])
+    return row[-1]
+
+
+def test_differences_are_a_longest_common_subsequence(browser: Any, world: World) -> None:
+    seat = Seat(browser, world)
+    seat.page.goto(world.address)
+    chance = random.Random(0)
+    texts = [
+        ("".join(chance.choices("abc", k=chance.randrange(12))), "".join(chance.choices("abc", k=chance.randrange(12)))) for _ in range(100)
+    ]
+    made = """async (texts) => {
+        const { compare } = await import("/static/diff.js");
+        return texts.map(([a, b]) => compare([...a], [...b]).runs);
+    }"""
+    for (before, after), runs in zip(texts, seat.page.evaluate(made, texts), strict=True):
+        assert "".join(run["text"] for run in runs if run["kind"] != "gone") == after
+        assert "".join(run["text"] for run in runs if run["kind"] != "new") == before
+        assert sum(len(run["text"]) for run in runs if run["kind"] == "same") == common(before, after)
+    seat.close()
+
+
+def test_whatever_is_done_to_a_ranking_its_places_are_ones_that_the_server_takes(browser: Any, world: World) -> None:
+    seat = Seat(browser, world)
+    seat.page.goto(world.address)
+    chance = random.Random(1)
+    acts = [
+        [
+            (chance.choice(["append", "remove", "move", "toggleTie", "drop"]), chance.randrange(5), chance.choice([-1, 1, 3]))
+            for _ in range(40)
+        ]
+        for _ in range(50)
+    ]
+    made = """async (acts) => {
+        const order = await import("/static/order.js");
+        return acts.map((run) => {
+            let state = order.begin(5);
+            for (const [act, one, by] of run) state = order[act](state, one, Math.abs(by) === 1 || act !== "move" ? by : 1);
+            for (const one of state.rest) state = order.append(state, one);
+            return [order.places(state), order.places(order.begin(5, { groups: order.groupsOf(order.places(state)) }))];
+        });
+    }"""
+    found = seat.page.evaluate(made, acts)
+    for places, again in found:
+        check(TaskSettings(kind="rank"), Ranked(places=tuple(places)), 5)
+        assert places == again
+    assert any(len(set(places)) < 5 for places, _ in found), "some of them have ties"
     seat.close()
 
 

@@ -113,6 +113,8 @@ export function make(item, task, draft, changed, { done = false } = {}) {
   };
 }
 
+export const question = () => "Chat with both, choose at each turn";
+
 export const asDraft = () => null;
 
 export const words = () => "The chat was handed in";

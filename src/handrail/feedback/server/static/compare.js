@@ -59,6 +59,8 @@ export function make(item, task, draft, changed) {
   };
 }
 
+export const question = () => "Which response is better?";
+
 export const asDraft = (answer) => ({ better: answer.better, strength: answer.strength });
 
 export function words(answer) {

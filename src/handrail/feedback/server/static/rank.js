@@ -129,6 +129,8 @@ export function make(item, task, draft, changed) {
   };
 }
 
+export const question = (item) => `Put the ${item.responses.length} in order`;
+
 export const asDraft = (answer) => ({ groups: order.groupsOf(answer.places) });
 
 export const words = (answer) =>
