@@ -468,6 +468,12 @@ def test_back_and_forth_edit_skip_and_flag(browser: Any, world: World) -> None:
     first = labels_of(world, task)
     assert len(first) == 2
     assert {kind for _, kind in events_of(world, task)} == {"submit", "edit"}
+    seat.press("u")  # of an edit: the answer before it holds again, and stands there
+    seat.page.wait_for_selector("text=Earlier: 1 of 2")
+    assert seat.page.locator(".choice :checked").get_attribute("aria-label") == "A is clearly better"
+    seat.page.wait_for_timeout(THINK)
+    seat.answer("5")
+    seat.sent()
 
     seat.press("s")
     seat.page.check("text=It is unclear or broken")
@@ -479,7 +485,7 @@ def test_back_and_forth_edit_skip_and_flag(browser: Any, world: World) -> None:
     seat.page.wait_for_selector(".badge.warn")
     seat.answer("3")
     seat.sent()
-    assert sorted(kind for _, kind in events_of(world, task)) == ["edit", "flag", "skip", "submit", "submit", "submit"]
+    assert sorted(kind for _, kind in events_of(world, task)) == ["edit", "edit", "flag", "skip", "submit", "submit", "submit", "undo"]
     with world.db.read() as connection:
         bodies = {row.kind: row.body for row in connection.execute(select(events.c.kind, events.c.body))}
     assert bodies["skip"]["reason"] == "It is unclear or broken: half a sentence"

@@ -155,6 +155,7 @@ function turnAgainst(base) {
 }
 
 function turnPlain() {
+  if (!find("#plain")) return; // beside a verdict
   look.plain = !look.plain;
   find("#plain").setAttribute("aria-pressed", String(look.plain));
   view.form.refresh();
@@ -255,12 +256,12 @@ async function undo() {
     if (view?.form && !view.done) writeDraft();
     trail.pop();
     put({ assignment: last.id, task: number, act: "undo", seconds: 0 });
-    if (last.act !== "flag") {
+    const back = trail.handled(last.id); // an answer before it holds again
+    if (last.act !== "flag" && !back) {
       const answer = last.answer ? KINDS[item.kind].asDraft(last.answer) : null;
-      if (answer || last.reason) store.set(`draft:${last.id}`, { answer, reason: last.act === "submit" ? last.reason : "", seconds: 0, at: Date.now() });
-      if (!trail.handled(last.id)) shelf.putBack({ ...item, answer: null });
+      if (answer) store.set(`draft:${last.id}`, { answer, reason: last.reason, seconds: 0, at: Date.now() });
+      shelf.putBack({ ...item, answer: null });
     }
-    const back = trail.handled(last.id);
     show(back ? item : { ...item, answer: null }, back);
     announce({ flag: "The flag is taken back.", skip: "Not skipped any more." }[last.act] ?? "Your last answer is taken back; here it is.");
   } finally {
