@@ -216,10 +216,7 @@ function commit(act, reason = "") {
   next();
 }
 
-function elsewhere() {
-  announce("This was answered in another tab.");
-  next();
-}
+const elsewhere = () => (announce("This was answered in another tab."), next());
 
 /** The practice round: how the answer was. */
 async function verdict(entry, answer) {
