@@ -13,12 +13,13 @@ from handrail.data import Source, load_rankings, write_records
 from handrail.errors import ConfigError, RunError
 from handrail.feedback import provenance
 from handrail.feedback.ask import Ratings
-from handrail.feedback.kinds import Criterion, Ranked, Rated
+from handrail.feedback.kinds import Compared, Criterion, Ranked, Rated
 from handrail.feedback.store import Database, assignment, labels, people, projects, snapshots
 from handrail.feedback.store.labels import Submission
 from handrail.pipeline import Round
 from handrail.pipeline.labels import ask_people, simulate
-from handrail.records import Prompt, Response
+from handrail.pipeline.verdicts import ask_which, row
+from handrail.records import Pair, Prompt, Response
 from handrail.tasks import TASKS
 
 TASK = TASKS["movie-night"]
@@ -123,7 +124,7 @@ def test_rankings_weigh_as_much_as_their_labellers_are_reliable(tmp_path):
 def test_a_round_that_is_not_to_wait_says_how_many_are_missing_and_keeps_what_is_there(tmp_path):
     asked = {"db": str(tmp_path / "people.db"), "project": "films", "wait": False, "enough": 0.5}
     cfg = a_round(tmp_path, prompts=6, labels="people", people=asked)
-    with pytest.raises(RunError, match="3 of 3 rankings are missing"):
+    with pytest.raises(RunError, match="3 of 3 answers are missing"):
         ask_people(cfg, 1, tmp_path / "responses.jsonl", [], tmp_path / "rankings.jsonl")
     assert not (tmp_path / "rankings.jsonl").exists()
     db = Database.open(asked["db"])
@@ -208,3 +209,28 @@ def test_the_note_beside_a_file_is_refused_when_the_file_has_changed(tmp_path):
         file.write("\n")
     with pytest.raises(Exception, match="is not the file that was written from snapshot"):
         provenance.read(tmp_path / "rankings.jsonl")
+
+
+def test_people_compare_before_with_after_and_their_win_rate_counts_equal_answers_as_ties(tmp_path):
+    evaluation, folder = tmp_path / "evaluation", tmp_path / "verdicts"
+    evaluation.mkdir()
+    folder.mkdir()
+    told = [{"prompt": f"q{i}", "before": f"short {i}", "after": "the same" if i < 4 else f"much longer {i}"} for i in range(12)]
+    for sample in told[:4]:
+        sample["before"] = sample["after"]
+    (evaluation / "samples.jsonl").write_text("".join(json.dumps(s) + "\n" for s in told))
+    differing = [Pair(prompt=Prompt.of(s["prompt"]), responses=(s["before"], s["after"]), models=("a", "b")) for s in told[4:]]
+    write_records(evaluation / "pairs.jsonl", differing)
+    asked = {"db": str(tmp_path / "people.db"), "poll": 0.02, "pairs": 6}
+    cfg = a_round(tmp_path, prompts=4, labels="people", people=asked)
+
+    def longer(responses) -> Compared:
+        return Compared(better=int(len(responses[1]) > len(responses[0])))
+
+    worker = by_hand(Database.open(asked["db"]), "round", "round-1-evaluation", "one", longer)
+    ask_which(cfg, 1, evaluation, folder)
+    worker.join(10)
+    found = row(folder)
+    assert (found["kind"], found["labellers"], found["rankings"], found["pairs"], found["of"]) == ("people", 1, 6, 6, 8)
+    # all six judged pairs are won; the four equal ones weigh 6 / 8 each, a tie each: (6 + 4 * 0.75 / 2) / (6 + 4 * 0.75)
+    assert found["win_rate"]["value"] == pytest.approx(7.5 / 9, abs=1e-12)

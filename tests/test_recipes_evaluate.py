@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from handrail.algo.selection import information_gain
 from handrail.batch import Sequences
-from handrail.cli import app
+from handrail.cli import app, frame
 from handrail.config import validate
 from handrail.data import Codec, Source, load_responses, write_records
 from handrail.errors import ConfigError, JudgeError
@@ -128,10 +128,11 @@ def test_a_judge_at_an_endpoint_alone_and_a_failure_that_is_taken_up(world, tmp_
     assert told["judge"].startswith("judge-1 at 127.0.0.1:") and told["win_rate"] == told["judges"][0]["win_rate"] and "control" not in told
 
 
-def test_people_alone_from_the_command_line_to_the_report(world, tmp_path):
+def test_people_alone_from_the_command_line_to_the_report(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(frame.out, "_width", 200)  # it was made when the module was imported, as wide as the terminal of then
     out, config = tmp_path / "round" / "evaluation", tmp_path / "evaluate.yaml"
     config.write_text(yaml.safe_dump(settings(world, out, people={})))
-    run = CliRunner(env={"COLUMNS": "200"}).invoke
+    run = CliRunner().invoke
     first = run(app, ["evaluate", str(config)])
     assert first.exit_code == 0, first.stderr
     assert "unknown" in first.stdout and "wait in pairs.jsonl" in first.stdout and "people.path=rankings.jsonl" in first.stdout

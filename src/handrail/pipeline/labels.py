@@ -51,7 +51,9 @@ def ask_people(cfg: Round, number: int, responses: Path, earlier: Sequence[Path]
     theirs = items[: asked.prompts] if asked.prompts else items
     db = Database.open(place(asked.db))
     try:
-        task = put_up(db, cfg, number, theirs)
+        words = Path(asked.instructions).read_text(encoding="utf-8") if asked.instructions else INSTRUCTIONS
+        settings = TaskSettings(kind="rank", title=cfg.title or f"Round {number}", instructions=words, overlap=asked.overlap)
+        task = put_up(db, cfg, f"round-{number}", settings, theirs)
         wait(db, task, asked)
         snapshot, labels = snapshots.take(db, task.project, Rules(tasks=(task.name,)))
     finally:
@@ -145,18 +147,17 @@ def place(where: str) -> str:
     return os.environ[where[1:]]
 
 
-def put_up(db: Database, cfg: Round, number: int, items: list[Item]) -> projects.Task:
-    """The task with its items; nothing new where they are there already."""
-    asked, name = cfg.people, f"round-{number}"
+def put_up(db: Database, cfg: Round, name: str, settings: TaskSettings, items: list[Item]) -> projects.Task:
+    """The task with its items; nothing new where they are there already.  Raises ConfigError."""
+    asked = cfg.people
     if asked.project not in {project["name"] for project in projects.all_projects(db)}:
         projects.make_project(db, asked.project, cfg.title)
     task = next((task for task in projects.all_tasks(db, asked.project) if task.name == name), None)
     if task is None:
-        words = Path(asked.instructions).read_text(encoding="utf-8") if asked.instructions else INSTRUCTIONS
-        settings = TaskSettings(kind="rank", title=cfg.title or name, instructions=words, overlap=asked.overlap)
         task = projects.make_task(db, asked.project, name, settings)
-    if task.settings.kind != "rank":
-        raise ConfigError(f"task {name!r} of project {asked.project!r} asks to {task.settings.kind}", "a ranking", "give people.project")
+    if task.settings.kind != settings.kind:
+        found = f"task {name!r} of project {asked.project!r} asks to {task.settings.kind}"
+        raise ConfigError(found, f"one that asks to {settings.kind}", "give another people.project")
     projects.take_in(db, task, items)
     return task
 
@@ -173,12 +174,12 @@ def wait(db: Database, task: projects.Task, asked: People, pause: Callable[[floa
     wanted = max(1, round(asked.enough * state["wanted"]))
     if state["labels"] < wanted and not asked.wait:
         raise RunError(
-            f"{wanted - state['labels']} of {wanted} rankings are missing in task {task.name} of project {task.project}",
+            f"{wanted - state['labels']} of {wanted} answers are missing in task {task.name} of project {task.project}",
             "",
-            "when people have ranked them, the same command goes on",
+            "when people have given them, the same command goes on",
         )
     if state["labels"] < wanted:
-        console.print(f"[bold]{wanted - state['labels']}[/] rankings are missing: project {task.project}, task {task.name}.")
+        console.print(f"[bold]{wanted - state['labels']}[/] answers are missing: project {task.project}, task {task.name}.")
         console.print(f"[dim]People give them in the feedback app: handrail feedback serve --db {asked.db}[/]")
         console.print("[dim]You may stop here; the same command goes on.[/]")
     with progress("people", wanted, min(wanted, state["labels"])) as advance:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from handrail.errors import InputError
 from handrail.feedback.kinds import ANSWER, Item, Label, Purpose
 from handrail.feedback.store.assignment import content_of, read, shown
 from handrail.feedback.store.database import Database
-from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, stand
+from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, settle, stand
 from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.projects import Task
 from handrail.feedback.store.tables import assignments, canonical, events, items, people, projects, snapshots, tasks
@@ -124,6 +124,7 @@ def take(db: Database, project: str, rules: Rules | None = None, by: Person | No
     rules = rules or Rules()
     with db.write() as connection:
         number = project_id(connection, project)
+        db.lock_project(connection, number)
         for task in connection.scalars(select(tasks.c.id).where(tasks.c.project == number).order_by(tasks.c.id)).all():
             db.lock_task(connection, task)  # an event of a lower number could still be on its way
         if absent := set(rules.tasks) - set(connection.scalars(select(tasks.c.name).where(tasks.c.project == number))):
@@ -133,7 +134,10 @@ def take(db: Database, project: str, rules: Rules | None = None, by: Person | No
         found = through(rules, view(connection, project, upto))
         told = canonical([project, rules.model_dump(mode="json"), upto])
         made = Snapshot(hashlib.sha256(told.encode()).hexdigest()[:16], project, rules, upto, len(found), digest(found), db.now())
-        if connection.scalar(select(snapshots.c.id).where(snapshots.c.id == made.id)) is None:
+        before = connection.scalar(select(snapshots.c.created).where(snapshots.c.id == made.id))
+        if before is not None:
+            made = replace(made, created=before)
+        else:
             values = {"id": made.id, "project": number, "rules": rules.model_dump(mode="json"), "upto": upto, "labels": made.labels}
             values |= {"sha256": made.sha256, "person": by.id if by else None, "created": made.created}
             connection.execute(insert(snapshots).values(values))
@@ -160,7 +164,9 @@ def all_snapshots(db: Database, project: str) -> list[Snapshot]:
     """Those of a project, the newest first."""
     with db.read() as connection:
         number = project_id(connection, project)
-        rows = connection.execute(select(snapshots).where(snapshots.c.project == number).order_by(snapshots.c.created.desc())).all()
+        rows = connection.execute(
+            select(snapshots).where(snapshots.c.project == number).order_by(snapshots.c.created.desc(), snapshots.c.upto.desc())
+        ).all()
     return [Snapshot(r.id, project, Rules.model_validate(r.rules), r.upto, r.labels, r.sha256, r.created) for r in rows]
 
 
@@ -193,6 +199,7 @@ def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Subm
         body["state"] = standing.state
         kind = "adjudicate" if kind == "submit" else kind
         append(db, connection, found, version + 1, Event(by, submission.key, told, kind, body, submission.seconds))
+        settle(db, connection, found, standing)
         note(db, connection, by, "adjudicate", {"project": task.project, "task": task.name, "item": item})
     return Acknowledged(submission.key, standing.state, version + 1)
 
