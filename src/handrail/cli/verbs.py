@@ -36,11 +36,12 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
     """The settings of a stage, from its own file or from a whole round's, which fills in what follows from the round."""
     found = read_yaml(config)  # before the recipe is imported, which takes seconds
     given = assignments or []
-    from handrail.pipeline.settings import is_round, of_round
+    from handrail.pipeline.alone import by_itself
+    from handrail.pipeline.settings import is_round
 
     if not is_round(found):
         return load(schema(name), config, given, section=name)
-    return of_round(found, name, config, given)
+    return by_itself(found, name, config, given)
 
 
 def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
@@ -181,10 +182,12 @@ def sample(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail sample sample.yaml model.path=runs/sft prompts.path=prompts.jsonl responses=4[/]
     """
     cfg = settings("sample", config, assignments)
+    from handrail.pipeline.stages import refuse_another
     from handrail.recipes import sample as recipe
 
-    records = recipe.run(cfg)  # type: ignore[arg-type]
     path = cfg.out  # type: ignore[attr-defined]
+    refuse_another(Path(path).parent, cfg)
+    records = recipe.run(cfg)  # type: ignore[arg-type]
     out.print(f"[green]✓[/] {len(records):,} responses in {path}")
     return {"stage": "sample", "out": path, "responses": len(records)}
 
@@ -200,10 +203,12 @@ def evaluate(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail evaluate evaluate.yaml before.path=runs/sft after.path=runs/ppo reward=runs/reward[/]
     """
     cfg = settings("evaluate", config, assignments)
+    from handrail.pipeline.stages import refuse_another
     from handrail.recipes import evaluate as recipe
 
-    summary = recipe.run(cfg)  # type: ignore[arg-type]
     folder = Path(cfg.out)  # type: ignore[attr-defined]
+    refuse_another(folder, cfg)
+    summary = recipe.run(cfg)  # type: ignore[arg-type]
     out.print(panel(summary, "After against before"))
     if shown := example(lines(folder / "samples.jsonl")):
         out.print(shown)

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from handrail.config import Settings
 from handrail.data import Source
+from handrail.errors import ConfigError, InputError
 from handrail.evaluate import EndpointSettings, PeopleSettings
 from handrail.models import ModelSettings
 from handrail.recipes.evaluate import Evaluate
@@ -21,6 +23,8 @@ from handrail.recipes.progress import console
 from handrail.recipes.relaxed import Relaxed
 from handrail.recipes.rewards import RewardSettings, reward_inputs
 from handrail.recipes.sample import Priority
+
+NOTE = "stage.json"  # what the stage in a folder was done from, and whether it is finished
 
 
 @dataclass
@@ -55,7 +59,7 @@ def content(name: str, settings: dict, inputs: dict[str, str], root: Path) -> st
 def done_elsewhere(log: Log, wanted: str) -> Path | None:
     """The folder of a finished stage with this content in another round, if there is one."""
     for peer in log.peers:
-        for note in sorted(peer.glob("round-*/*/stage.json")):
+        for note in sorted(peer.glob(f"round-*/*/{NOTE}")):
             found = json.loads(note.read_text())
             if found["finished"] and found.get("content") == wanted and peer.resolve() != log.root.resolve():
                 return note.parent
@@ -77,41 +81,97 @@ def take_over(source: Path, folder: Path, note: dict) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=copy, ignore=shutil.ignore_patterns("lock", "stage.json", "checkpoints"))
-    write(temporary / "stage.json", note)
+    shutil.copytree(source, temporary, copy_function=copy, ignore=shutil.ignore_patterns("lock", NOTE, "checkpoints"))
+    write(temporary / NOTE, note)
     temporary.rename(folder)
 
 
-def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, str], work: Callable[[], Any]) -> None:
-    """Do the work unless it is done; note what it was done from."""
-    identity = hashlib.sha256(json.dumps([settings, inputs], sort_keys=True).encode()).hexdigest()
-    note = folder / "stage.json"
-    before = json.loads(note.read_text()) if note.exists() else None
+def identity_of(settings: dict, inputs: dict[str, str]) -> str:
+    """A hash of what a stage in its folder is done from."""
+    return hashlib.sha256(json.dumps([settings, inputs], sort_keys=True).encode()).hexdigest()
+
+
+def noted(folder: Path) -> dict | None:
+    """What stands in the note of the stage in this folder; None where there is none."""
+    note = folder / NOTE
+    return json.loads(note.read_text()) if note.exists() else None
+
+
+def stage(
+    log: Log,
+    name: str,
+    folder: Path,
+    settings: dict,
+    inputs: dict[str, str],
+    work: Callable[[], Any],
+    check: Callable[[], Any] = lambda: None,
+) -> None:
+    """Do the work unless it is done; note what it was done from.
+
+    `check` raises what is wrong before anything is moved or made.  Where the work itself raises InputError before it has
+    written anything, all is as it was.
+    """
+    identity, before = identity_of(settings, inputs), noted(folder)
     if before and before["identity"] == identity and before["finished"]:
         log.add(name, folder, before["seconds"], skipped=True)
         return
-    if folder.exists() and (before is None or before["identity"] != identity):
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
-            number += 1
-        folder.rename(aside)
+    stale = folder.exists() and (before is None or before["identity"] != identity)
     same = content(name, settings, inputs, log.root)
-    if not folder.exists() and (other := done_elsewhere(log, same)):
+    other = done_elsewhere(log, same) if stale or not folder.exists() else None
+    if other is None:
+        check()
+    aside = moved_aside(folder) if stale else None
+    if other is not None:
         take_over(other, folder, {"identity": identity, "content": same, "finished": True, "seconds": 0.0})
         log.add(name, folder, 0.0, skipped=True)
         return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     spent = before["seconds"] if before and before["identity"] == identity else 0.0
-    write(note, {"identity": identity, "finished": False, "seconds": spent})
+    write(folder / NOTE, {"identity": identity, "finished": False, "seconds": spent})
     started = time.perf_counter()
     try:
         work()
-    except BaseException:
-        write(note, {"identity": identity, "finished": False, "seconds": spent + time.perf_counter() - started})
+    except BaseException as error:
+        if isinstance(error, Exception):
+            console.print(f"[red]✗[/] {name:<11} [dim]{folder}[/]")
+        if isinstance(error, InputError) and made and [path.name for path in folder.iterdir()] == [NOTE]:
+            undo(folder, made, aside)
+        else:
+            write(folder / NOTE, {"identity": identity, "finished": False, "seconds": spent + time.perf_counter() - started})
         raise
     seconds = spent + time.perf_counter() - started
-    write(note, {"identity": identity, "content": same, "finished": True, "seconds": seconds})
+    write(folder / NOTE, {"identity": identity, "content": same, "finished": True, "seconds": seconds})
     log.add(name, folder, seconds, skipped=False)
+
+
+def moved_aside(folder: Path) -> Path:
+    """Where the folder stands from now on."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
+        number += 1
+    return folder.rename(aside)
+
+
+def undo(folder: Path, made: list[Path], aside: Path | None) -> None:
+    """Take back a stage that has done nothing: its note, the folders that were made for it, and the move of what was there."""
+    (folder / NOTE).unlink()
+    with suppress(OSError):  # one that others have written to since stays
+        for path in made:
+            path.rmdir()
+    if aside:
+        aside.rename(folder)
+
+
+def refuse_another(folder: Path, cfg: Settings) -> None:
+    """Raises ConfigError where the folder holds a finished stage of a round that was done from other settings or inputs."""
+    before = noted(folder)
+    if before and before["finished"] and before["identity"] != identity_of(plain(cfg), reads(cfg)):
+        raise ConfigError(
+            f"{folder} holds a stage of a round, done from other settings or other inputs; it would be lost",
+            "a folder of its own for everything else",
+            "give another place with out=..., or change the round's file and let `handrail run` do the stage anew",
+        )
 
 
 def reads(settings: Settings) -> dict[str, str]:
