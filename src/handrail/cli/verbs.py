@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handrail.cli.frame import Assignments, Config, out, verb
-from handrail.cli.results import example, following, learnt, lines, panel, read
+from handrail.cli.results import described, example, following, learnt, lines, panel, read
 from handrail.cli.settings_help import WithSettings, schema
 from handrail.config import Settings, load, read_yaml
 
@@ -47,6 +47,8 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
 def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
     """Say what a training stage has shown; return it for --json."""
     out.print(f"[green]✓[/] [bold]{name}[/]  {learnt(name, folder)}")
+    if said := described(summary or {}):
+        out.print(Text(f"read: {said}", "dim"))
     return {"stage": name, "folder": str(folder), "model": str(folder / "model"), "summary": summary or {}}
 
 

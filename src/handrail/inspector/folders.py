@@ -36,6 +36,11 @@ class RunFolder:
             if "step" in row and isinstance(row.get(key), int | float) and not isinstance(row[key], bool)
         ]
 
+    @property
+    def read(self) -> str:
+        """What the run said of its data, or of its prompts."""
+        return next((str(self.summary[key]) for key in ("data", "prompts") if isinstance(self.summary.get(key), str)), "")
+
     def names(self) -> list[str]:
         """Names of all numbers, in the order of their first appearance."""
         return list(dict.fromkeys(k for row in self.metrics for k, v in row.items() if isinstance(v, int | float)))
@@ -67,6 +72,7 @@ class Round:
     stages: list[dict[str, Any]]
     summary: dict[str, Any]
     parts: list[Part]
+    read: list[tuple[str, str]] = field(default_factory=list)  # what was read: its name, and a sentence on what it was taken for
 
     @property
     def last(self) -> Part:
@@ -100,6 +106,7 @@ def read_round(folder: Path) -> Round:
         stages=about.get("stages") or [],
         summary={} if alone else _mapping(folder / "summary.json"),
         parts=parts,
+        read=[*_mapping(folder / "round-1/data/sources.json").items(), *((run.name, said) for run in parts[-1].runs if (said := run.read))],
     )
 
 

@@ -22,7 +22,7 @@ from handrail.recipes import evaluate as evaluate_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
 from handrail.recipes import sft as sft_recipe
-from handrail.tasks import TASKS, ceiling
+from handrail.tasks import TASKS, ceiling, spoken
 
 __all__ = ["Round", "make_data", "prepare", "run", "stage_settings"]
 
@@ -136,6 +136,7 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
         reached["ceiling"] = ceiling(test, task.gold)
         room = reached["ceiling"] - 0.5  # 0 where the gold tells none of the responses apart, NaN where all are tied
         reached["share_of_ceiling"] = (reached["value"] - 0.5) / room if room > 0 else None
+        evaluation["judged_by"] = spoken(str(evaluation.get("judge", "")))
         evaluation |= {"content_parts": list(task.content_parts), "manner_parts": list(task.manner_parts)}
     seconds: dict[str, float] = {}
     for done in log.stages:

@@ -34,10 +34,15 @@ class Log:
     root: Path
     peers: Sequence[Path] = ()
     stages: list[dict] = field(default_factory=list)
+    again: bool = field(init=False)  # the round was done to its end before
+
+    def __post_init__(self) -> None:
+        self.again = (self.root / "round.json").exists()
 
     def add(self, name: str, folder: Path, seconds: float, skipped: bool) -> None:
-        self.stages.append({"name": name, "folder": str(folder), "seconds": seconds, "skipped": skipped})
-        console.print(f"[green]✓[/] {name:<11} [dim]{'as before' if skipped else f'{seconds:.0f} s'}  {folder}[/]")
+        self.stages.append({"name": name, "folder": str(folder), "seconds": seconds, "skipped": skipped, "again": self.again})
+        told = f"{seconds:.0f} s" if not skipped else "as before" if self.again else "done already"
+        console.print(f"[green]✓[/] {name:<11} [dim]{told}  {folder}[/]", soft_wrap=True)
 
 
 def plain(cfg: Settings) -> dict:
