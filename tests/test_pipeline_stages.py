@@ -7,13 +7,15 @@ import pytest
 from typer.testing import CliRunner
 
 from handrail.cli import app
-from handrail.config import validate
+from handrail.config import dump, override, validate
 from handrail.errors import ConfigError, DataError, InputError, ModelError, RunError
 from handrail.pipeline import Round, stage_settings
 from handrail.pipeline.alone import by_itself
 from handrail.pipeline.records import SOURCES, provide
+from handrail.pipeline.settings import KNOWN_AS
 from handrail.pipeline.stages import Log, plain, reads, refuse_another, stage
 from handrail.recipes.progress import console
+from handrail.recipes.sft import SFT
 
 CONFIG = Path("round.yaml")
 
@@ -82,6 +84,21 @@ def test_the_stage_that_failed_is_named(log, capsys, monkeypatch):
     with pytest.raises(RunError):
         done(log, {}, fails(RunError("too long")))
     assert "✗ toy" in capsys.readouterr().err
+
+
+def test_a_run_that_its_verb_began_is_the_rounds(log, tmp_path):
+    """`handrail sft` and then `handrail run`: what the verb did, whole or in part, is taken up."""
+    cfg = validate(SFT, {"out": str(log.root / "round-1/toy"), "data": {"path": "d.jsonl"}, "micro_tokens": 64}, "test")
+    folder = Path(cfg.out)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump(cfg))
+    (folder / "model").mkdir()
+    seen: list[bool] = []
+    stage(log, "toy", folder, plain(cfg.model_copy(update={"micro_tokens": 0})), {}, lambda: seen.append((folder / "model").exists()))
+    assert seen == [True]
+    (folder / "stage.json").unlink()
+    stage(log, "toy", folder, plain(cfg.model_copy(update={"lr": 1.0})), {}, lambda: seen.append((folder / "model").exists()))
+    assert seen == [True, False] and (folder.parent / "toy.before-1/model").exists()
 
 
 # ---- the user's own data ---------------------------------------------------------------------------------------------
@@ -215,3 +232,41 @@ def test_the_verbs_refuse_before_any_model_is_loaded(tmp_path, monkeypatch):
     for verb, config in (("evaluate", "e.yaml"), ("sample", "s.yaml")):
         told = CliRunner().invoke(app, [verb, config, "limit=20", "--json"])
         assert told.exit_code == 2 and "evaluation holds a stage of a round" in json.loads(told.stdout)["error"]["found"]
+
+
+# ---- what is not a setting -------------------------------------------------------------------------------------------
+
+
+def refused(given: dict, *assignments: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        cfg = validate(Round, override(given, list(assignments)), "round.yaml")
+        stage_settings(cfg, Path(cfg.out))
+    return raised.value.found
+
+
+@pytest.mark.parametrize("name", KNOWN_AS)
+def test_a_method_is_found_by_the_name_that_the_field_has_for_it(tmp_path, name):
+    given, written = round_of(tmp_path), KNOWN_AS[name]
+    for spelling in (name, name.lower().replace(" ", "_"), name.upper()):
+        assert refused(given, f"method={spelling}") == f"round.yaml: method: found text {spelling!r}; it is written as {written}"
+    cfg = validate(Round, override(given, written.split()), "round.yaml")
+    assert cfg.method in stage_settings(cfg, Path(cfg.out))[0]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in readme.splitlines() if f"`{written}`" in line)
+    assert name in row
+
+
+@pytest.mark.parametrize(
+    "assignment, said",
+    [
+        ("steps=5", "steps: there is no such setting; did you mean ppo.steps, reinforce.steps, best_of_n.steps or relaxed.steps?"),
+        ("temperature=1", "temperature: there is no such setting; did you mean sampling.temperature?"),
+        ("rouds=1", "rouds: there is no such setting; did you mean 'rounds'?"),
+        ("ppo.kl.bta=1", "kl.bta: there is no such setting; did you mean 'kl.beta'?"),
+        ("seed=1.5", "seed: found 1.5; it should be a whole number"),
+        ("ppo.lr=nan", "lr: found text 'nan'; it should be a number"),
+        ("method=foo", "method: found text 'foo'; it should be 'ppo', 'reinforce', 'best_of_n', 'dpo' or 'relaxed'"),
+    ],
+)
+def test_a_wrong_setting_gets_the_right_one(tmp_path, assignment, said):
+    assert refused(round_of(tmp_path), assignment).split(": ", 1)[1] == said

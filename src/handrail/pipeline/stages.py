@@ -12,7 +12,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from handrail.config import Settings
+from handrail.config import Settings, read_yaml
 from handrail.data import Source
 from handrail.errors import ConfigError, InputError
 from handrail.evaluate import EndpointSettings, PeopleSettings
@@ -48,10 +48,21 @@ class Log:
 def plain(cfg: Settings) -> dict:
     """The settings that a run may not change once it has begun."""
     patience = {"concurrency", "timeout", "retries"}  # of a judge at an endpoint, whose answers are kept
-    kept = cfg.model_dump(mode="json", exclude={"micro_tokens": True, "rows": True, "judge": patience})
+    return bound(cfg.model_dump(mode="json", exclude={"judge": patience}))
+
+
+def bound(settings: dict) -> dict:
+    """A stage's settings without those that change nothing but memory, or how a run is kept."""
+    kept = {key: value for key, value in settings.items() if key not in ("micro_tokens", "rows")}
     if "run" in kept:
         kept["run"] = {key: value for key, value in kept["run"].items() if f"run.{key}" not in RunSettings.FREE}
     return kept
+
+
+def begun_by_itself(folder: Path, settings: dict) -> bool:
+    """Whether the verb of a stage has worked here, with the settings that the round has for it; then the round goes on from there."""
+    config = folder / "config.yaml"
+    return config.is_file() and bound(read_yaml(config)) == settings
 
 
 def content(name: str, settings: dict, inputs: dict[str, str], root: Path) -> str:
@@ -120,7 +131,7 @@ def stage(
     if before and before["identity"] == identity and before["finished"]:
         log.add(name, folder, before["seconds"], skipped=True)
         return
-    stale = folder.exists() and (before is None or before["identity"] != identity)
+    stale = folder.exists() and (before["identity"] != identity if before else not begun_by_itself(folder, settings))
     same = content(name, settings, inputs, log.root)
     other = done_elsewhere(log, same) if stale or not folder.exists() else None
     if other is None:
