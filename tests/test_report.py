@@ -386,6 +386,20 @@ def test_errors_say_what_was_found(tmp_path):
         write_report(tmp_path, tmp_path / "file" / "report.html")
 
 
+def test_a_mistyped_folder_is_told_what_is_there(made, tmp_path, monkeypatch):
+    def remedy(folder: str) -> str:
+        with pytest.raises(InputError) as raised:
+            read_round(Path(folder))
+        return raised.value.remedy
+
+    monkeypatch.chdir(tmp_path)
+    assert "handrail demo" in remedy("runs/nowhere")
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "round.json").write_text("{}")
+    assert remedy("runs/frist") == remedy("frist") == remedy("runs/frist/round-1") == "there is runs/first, runs/second"
+
+
 def test_the_picture_is_well_formed_and_says_what_happened(made):
     drawn = ElementTree.fromstring(picture(made))
     said = " ".join(drawn.itertext())

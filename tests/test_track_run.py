@@ -146,6 +146,14 @@ def test_another_config_or_input_is_refused_and_the_key_named(tmp_path, config, 
         pass
 
 
+def test_the_refusal_says_how_to_give_another_folder(tmp_path):
+    with opened(tmp_path / "run"):
+        pass
+    with pytest.raises(ConfigError) as raised, opened(tmp_path / "run", inputs={"data": "other"}):
+        pass
+    assert "out=" in raised.value.remedy
+
+
 def test_another_stage_is_refused(tmp_path):
     with opened(tmp_path / "run"):
         pass

@@ -25,9 +25,10 @@ from handrail.recipes.progress import console  # standard error: what happens
 out = Console(highlight=False)  # standard output: what came of it
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file: the verb's own, or a whole round's.", show_default=False)]
+Own = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file with the settings below.", show_default=False)]
 Assignments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings over those of the file: lr=1e-4 data.path=my.jsonl", show_default=False),
+    typer.Argument(metavar="KEY=VALUE", help="Settings over those of the file; a dot goes into a group.", show_default=False),
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell everything, with tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell nothing but errors.")]
@@ -58,6 +59,7 @@ class Mode:
         logger.setLevel(handler.level)
         if not self.verbose:
             os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+            os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries; what came of them is told as an error
             _hush(sys.modules.get("transformers"))
 
 

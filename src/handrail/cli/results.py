@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from handrail.cli.frame import out, shown
-from handrail.tasks import spoken
 
 FEW = 30  # prompts, below which a share is told with their number
 REWARD_MODEL = "reward model"  # how that judge is named
@@ -25,6 +24,13 @@ def read(path: Path) -> dict[str, Any]:
 def lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file, none where there is no file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
+
+
+def spoken(judge: str) -> str:
+    """What a judge is called before people."""
+    from handrail.tasks import spoken as called  # numpy, which `--help` need not wait for
+
+    return called(judge)
 
 
 def percent(share: dict[str, Any] | None) -> str:
@@ -227,8 +233,13 @@ def example(samples: list[dict[str, Any]]) -> Panel | None:
 
 
 def following(commands: list[tuple[str, str]]) -> None:
-    """What to type next, each command with what it does."""
+    """What to type next, each command with what it does: beside it, or above it where the terminal is too narrow."""
     width = max(len(command) for command, _ in commands)
+    beside = 6 + width + max(2 + len(meaning) for _, meaning in commands) <= out.width
     for number, (command, meaning) in enumerate(commands):
         start = "Next:" if number == 0 else ""
-        out.print(Text.assemble((f"{start:<6}", "bold"), (f"{command:<{width}}", "cyan"), (f"  {meaning}", "dim")), soft_wrap=True)
+        if beside:
+            line = Text.assemble((f"{start:<6}", "bold"), (f"{command:<{width}}", "cyan"), (f"  {meaning}", "dim"))
+        else:  # a command that stands alone on its line can be copied, however the terminal breaks it
+            line = Text.assemble((f"{start:<6}", "bold"), (meaning, "dim"), ("\n" + command, "cyan"))
+        out.print(line, soft_wrap=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Settings)
 
+Whole = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of a round.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round, of a run or of a search.", show_default=False)]
 ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
@@ -222,7 +223,7 @@ def evaluate(config: Config, assignments: Assignments = None) -> dict:
 
 
 @verb
-def run(config: Config, assignments: Assignments = None) -> dict:
+def run(config: Whole, assignments: Assignments = None) -> dict:
     """Do a whole round from one file: SFT, reward model, PPO (or another `method`), evaluation, report.
 
     A finished stage is skipped while its settings and what it reads stay the same; an interrupted one goes on.
