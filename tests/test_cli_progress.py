@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from handrail.cli import results
+from handrail.cli import frame, results
 from handrail.cli.demo import busy
 from handrail.cli.selftest import line as told
 from handrail.recipes import progress as module
@@ -78,6 +78,15 @@ def test_a_command_can_be_copied_from_a_narrow_terminal(monkeypatch, width, line
     assert len(printed) == lines and printed[0].startswith("Next:")
     if lines == 4:
         assert long in printed and "handrail init my-project" in printed
+
+
+def test_a_terminal_is_told_that_something_is_loading(monkeypatch):
+    for terminal in (True, False):
+        stream = io.StringIO()
+        monkeypatch.setattr(frame, "console", Console(file=stream, force_terminal=terminal, width=80))
+        with frame.loading():
+            pass
+        assert ("loading" in stream.getvalue()) == terminal
 
 
 def test_a_busy_machine_is_told_of():

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from handrail.cli.frame import Assignments, Own, out, verb
+from handrail.cli.frame import Assignments, Own, loading, out, verb
 from handrail.cli.results import following
 from handrail.cli.settings_help import WithSettings
 from handrail.config import load, read_yaml
@@ -27,7 +27,8 @@ def compare(config: Own, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail compare examples/compare_movie_night.yaml seeds=[0][/]
     """
     read_yaml(config)  # before the recipes are imported, which takes seconds
-    from handrail.compare import Comparison, run
+    with loading():
+        from handrail.compare import Comparison, run
     from handrail.inspector import write_report
     from handrail.inspector.compare import COLUMNS, said
 

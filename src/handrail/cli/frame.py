@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -61,6 +61,11 @@ class Mode:
             os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
             os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries; what came of them is told as an error
             _hush(sys.modules.get("transformers"))
+
+
+def loading() -> AbstractContextManager:
+    """Says in a terminal that what a verb stands on is being loaded, which takes seconds."""
+    return console.status("loading") if console.is_terminal and not console.quiet else nullcontext()
 
 
 def _hush(transformers: Any) -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from handrail.cli.frame import Assignments, Own, out, verb
+from handrail.cli.frame import Assignments, Own, loading, out, verb
 from handrail.cli.results import following
 from handrail.cli.settings_help import WithSettings
 from handrail.config import load, read_yaml
@@ -30,8 +30,9 @@ def search(config: Own, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail search examples/search_ppo.yaml trials=12[/]
     """
     read_yaml(config)  # before the recipes are imported, which takes seconds
-    from handrail.search import Search
-    from handrail.search import run as work
+    with loading():
+        from handrail.search import Search
+        from handrail.search import run as work
 
     cfg = load(Search, config, assignments or [])
     found = work(cfg, str(config))

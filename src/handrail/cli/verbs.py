@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from handrail.cli.frame import Assignments, Config, out, verb
+from handrail.cli.frame import Assignments, Config, loading, out, verb
 from handrail.cli.results import described, example, following, learnt, lines, panel, read
 from handrail.cli.settings_help import WithSettings, schema
 from handrail.config import Settings, load, read_yaml
@@ -37,8 +37,9 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
     """The settings of a stage, from its own file or from a whole round's, which fills in what follows from the round."""
     found = read_yaml(config)  # before the recipe is imported, which takes seconds
     given = assignments or []
-    from handrail.pipeline.alone import by_itself
-    from handrail.pipeline.settings import is_round
+    with loading():
+        from handrail.pipeline.alone import by_itself
+        from handrail.pipeline.settings import is_round
 
     if not is_round(found):
         return load(schema(name), config, given, section=name)
@@ -231,7 +232,8 @@ def run(config: Whole, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail run handrail.yaml ppo.steps=50[/]
     """
     read_yaml(config)  # before the recipes are imported, which takes seconds
-    from handrail.pipeline import Round
+    with loading():
+        from handrail.pipeline import Round
 
     cfg = load(Round, config, assignments or [])
     steps = 2 * getattr(cfg, cfg.method).get("steps", 25)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from handrail.cli.frame import Assignments, out, verb
+from handrail.cli.frame import Assignments, loading, out, verb
 from handrail.cli.settings_help import WithSettings
 from handrail.cli.verbs import whole_round
 from handrail.config import override, read_yaml, validate
@@ -53,7 +53,8 @@ def demo(
     if only_mine and not label:
         raise ConfigError("--only-mine without --label", "it says whose rankings count", "give --label too")
     given = settings(task, seed, folder, model, rounds, [*by_you(label, only_mine), *(assignments or [])])
-    from handrail.pipeline import Round
+    with loading():
+        from handrail.pipeline import Round
 
     if label:
         given["people"]["db"] = str(Path(given["out"]) / "feedback.db")
