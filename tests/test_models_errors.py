@@ -36,6 +36,8 @@ def test_the_folder_of_a_round_names_the_models_in_it(folder, tmp_path):
     for name in ("sft", "ppo", "ppo.before-1"):
         (tmp_path / "round-1" / name / "model").mkdir(parents=True)
         (tmp_path / "round-1" / name / "model/config.json").write_text("{}")
+    (tmp_path / "round-1/reward/model").mkdir(parents=True)
+    (tmp_path / "round-1/reward/model/config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
     with pytest.raises(ModelError, match="no model is in this folder") as raised:
         load_tokenizer(ModelSettings(path=str(tmp_path)))
     assert raised.value.remedy == f"this is a round; its models are {tmp_path}/round-1/ppo, {tmp_path}/round-1/sft"

@@ -236,10 +236,12 @@ def following(commands: list[tuple[str, str]]) -> None:
     """What to type next, each command with what it does: beside it, or above it where the terminal is too narrow."""
     width = max(len(command) for command, _ in commands)
     beside = 6 + width + max(2 + len(meaning) for _, meaning in commands) <= out.width
+    if not beside:  # a command that stands alone on its line can be copied, however the terminal breaks it
+        out.print(Text("Next:", "bold"))
     for number, (command, meaning) in enumerate(commands):
         start = "Next:" if number == 0 else ""
         if beside:
             line = Text.assemble((f"{start:<6}", "bold"), (f"{command:<{width}}", "cyan"), (f"  {meaning}", "dim"))
-        else:  # a command that stands alone on its line can be copied, however the terminal breaks it
-            line = Text.assemble((f"{start:<6}", "bold"), (meaning, "dim"), ("\n" + command, "cyan"))
+        else:
+            line = Text.assemble((f"# {meaning}\n", "dim"), (command, "cyan"))
         out.print(line, soft_wrap=True)

@@ -137,9 +137,9 @@ def check_origin(settings: ModelSettings) -> str:
 
 
 def _inside(folder: Path) -> str:
-    """The models of a round, whose folder was given instead of theirs."""
-    found = sorted(str(config.parents[1]) for config in folder.glob("round-*/*/model/config.json"))
-    found = [name for name in found if ".before-" not in Path(name).name]
+    """The models that write, of a round whose folder was given instead of theirs."""
+    configs = [config for config in folder.glob("round-*/*/model/config.json") if "Classification" not in config.read_text()]
+    found = sorted(str(config.parents[1]) for config in configs if ".before-" not in config.parents[1].name)
     return f"this is a round; its models are {', '.join(found)}" if found else ""
 
 
