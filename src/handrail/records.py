@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 Role = Literal["system", "user", "assistant"]
 
 
+MARGIN = {"": 0.0, "slightly": 0.0, "clearly": 1.0}  # of the Bradley-Terry loss, in reward, by how much better
+
+
 class Record(BaseModel):
     """A frozen record.  Unknown fields are errors."""
 
@@ -69,28 +72,42 @@ class Prompt(Record):
 
 
 class Demonstration(Record):
-    """A response that somebody wrote as an example to follow."""
+    """A response that somebody wrote as an example to follow.  `label` as in `Ranking`."""
 
     prompt: Prompt
     response: str
     author: str = ""
+    label: str = ""
 
 
 class Response(Record):
-    """What a model answered to a prompt, and how it was sampled."""
+    """What a model answered to a prompt, and how it was sampled.
+
+    `priority` says how much is to be learned from the people's word on the responses to this prompt: those of a higher
+    one are asked about first.  Responses that were sampled together have the same.
+    """
 
     prompt: Prompt
     text: str
     model: str = ""
     finish: Literal["stop", "length", ""] = ""
     seed: int | None = None
+    priority: FiniteFloat = 0.0
+
+
+class Pair(Record):
+    """Two responses to one prompt that wait to be compared, and the models that wrote them."""
+
+    prompt: Prompt
+    responses: tuple[str, str]
+    models: tuple[str, str]
 
 
 class Ranking(Record):
     """K responses to one prompt with their places.  1 is the best; equal places are ties.
 
     `criterion` says by what they were judged, "" where that is left open.  `scores` are the ratings that the places
-    come from, where they come from ratings.
+    come from, where they come from ratings.  `label` is the id of the label in the feedback store that it comes from.
     """
 
     prompt: Prompt
@@ -102,6 +119,7 @@ class Ranking(Record):
     weight: float = 1.0
     models: tuple[str, ...] = ()
     scores: tuple[FiniteFloat, ...] = ()
+    label: str = ""
 
     @model_validator(mode="after")
     def _one_place_each(self) -> "Ranking":
@@ -119,7 +137,7 @@ class Ranking(Record):
 
     @property
     def id(self) -> str:
-        """The first 16 hex digits of a SHA-256 of who ranked what by what, and how; margin and weight are not in it."""
+        """The first 16 hex digits of a SHA-256 of who ranked what by what, and how; margin, weight and label are not in it."""
         told = [self.prompt.text, self.responses, self.places, self.labeller, self.criterion]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
@@ -136,10 +154,11 @@ def places_of(scores: Sequence[float]) -> tuple[int, ...]:
 
 
 class Rating(Record):
-    """A number that somebody gave to one response."""
+    """A number that somebody gave to one response.  `label` as in `Ranking`."""
 
     prompt: Prompt
     response: str
     score: float = Field(allow_inf_nan=False)
     criterion: str = ""
     labeller: str = ""
+    label: str = ""

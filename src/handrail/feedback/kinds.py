@@ -4,18 +4,18 @@ An answer is given in the order in which the responses were shown.  `restored` t
 which it is stored; places count from 1 and equal places are ties.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
 
 from handrail.errors import InputError
+from handrail.records import MARGIN as MARGIN
 from handrail.records import Message, Prompt, Record
 
 Kind = Literal["demonstrate", "compare", "rank", "rate", "chat"]
 Purpose = Literal["work", "gold", "repeat", "practice", "adjudication"]
 Strength = Literal["slightly", "clearly", ""]
-
-MARGIN = {"": 0.0, "slightly": 0.0, "clearly": 1.0}  # of the Bradley-Terry loss, in reward
 
 
 class Criterion(Record):
@@ -120,7 +120,15 @@ Answer = Annotated[Compared | Ranked | Rated | Demonstrated | Chatted, Field(dis
 ANSWER: TypeAdapter = TypeAdapter(Answer)
 
 
-class Item(Record):
+class Whole(Record):
+    """A record that holds an answer: its line of JSON keeps every field, since `kind` tells which answer it is."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+
+
+class Item(Whole):
     """What is asked about: a prompt, and for most kinds responses with the models that wrote them.
 
     `gold` is the right answer, in the order of `responses`; an item with one is slipped in to check labellers, or, with
@@ -145,7 +153,7 @@ class Item(Record):
         return self
 
 
-class Label(Record):
+class Label(Whole):
     """What somebody said of an item, as it stands now; with all that was shown."""
 
     id: str

@@ -13,9 +13,11 @@ from pathlib import Path
 from handrail.config import dump
 from handrail.data import load_rankings, split_by_prompt
 from handrail.inspector import write_report
-from handrail.pipeline.records import given, make_data, simulate
+from handrail.pipeline.labels import ask_people, simulate
+from handrail.pipeline.records import given, make_data
 from handrail.pipeline.settings import Round, stage_settings
 from handrail.pipeline.stages import Log, files, plain, reads, stage, write
+from handrail.pipeline.verdicts import ask_which, row
 from handrail.recipes import evaluate as evaluate_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
@@ -87,32 +89,36 @@ def begin(cfg: Round, peers: Sequence[Path]) -> tuple[list[dict], Log]:
 
 
 def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
-    """Labels and reward model, then policy and evaluation."""
+    """Labels and reward model, then policy and evaluation, and what people say of it where they are asked."""
     judge(cfg, here, number, out, log)
     policy, evaluation = here[cfg.method], here["evaluate"]
     recipe = import_module(f"handrail.recipes.{cfg.method}")
     stage(log, cfg.method, Path(policy.out), plain(policy), reads(policy), lambda: recipe.run(policy))
     stage(log, "evaluation", Path(evaluation.out), plain(evaluation), reads(evaluation), lambda: evaluate_recipe.run(evaluation))
+    if cfg.labels == "people" and cfg.people.pairs:
+        folder, answers = out / f"round-{number}/verdicts", Path(evaluation.out)
+        about = cfg.people.model_dump(include={"project", "overlap", "enough", "pairs"}) | {"seed": cfg.seed}
+        stage(log, "verdicts", folder, about, files(answers / "pairs.jsonl"), lambda: ask_which(cfg, number, answers, folder))
 
 
 def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
     """Responses and labels where they are simulated, then the reward model."""
     folder = out / f"round-{number}"
     rankings = folder / "labels/rankings.jsonl"
-    if cfg.labels == "simulated":
+    if cfg.labels != "given":
         sample = here["sample"]
         stage(log, "responses", folder / "responses", plain(sample), reads(sample), lambda: sample_recipe.run(sample))
         earlier = [out / f"round-{n}/labels/rankings.jsonl" for n in range(1, number)]
         responses = folder / "responses/responses.jsonl"
-        crew_settings = cfg.model_dump(include={"task", "seed"}) | {"round": number}
-        inputs = files(responses, *earlier)
+        asked = {"people": cfg.people.model_dump(exclude={"db", "wait", "poll", "pairs"})} if cfg.labels == "people" else {}
+        label = ask_people if cfg.labels == "people" else simulate
         stage(
             log,
             "labels",
             folder / "labels",
-            crew_settings,
-            inputs,
-            lambda: simulate(cfg, number, responses, earlier, rankings),
+            cfg.model_dump(include={"task", "seed"}) | {"round": number} | asked,
+            files(responses, *earlier),
+            lambda: label(cfg, number, responses, earlier, rankings),
         )
     reward = here["reward"]
     stage(log, "reward", Path(reward.out), plain(reward), reads(reward), lambda: reward_recipe.run(reward))
@@ -122,6 +128,8 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     """The figures of the last round, the reward model's beside what the labels allow, and the seconds of each stage."""
     last = settings[-1]
     evaluation = json.loads((Path(last["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))
+    if cfg.labels == "people" and cfg.people.pairs:
+        evaluation["judges"].append(row(out / f"round-{len(settings)}/verdicts"))
     tested = json.loads((Path(last["reward"].out) / "summary.json").read_text(encoding="utf-8"))
     reached = {
         **tested["accuracy"],
@@ -141,5 +149,5 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     seconds: dict[str, float] = {}
     for done in log.stages:
         seconds[done["name"]] = seconds.get(done["name"], 0.0) + done["seconds"]
-    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))["win_rate"] for s in settings]
+    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8")).get("win_rate") for s in settings]
     return {**evaluation, "reward_accuracy": reached, "rounds": rounds, "seconds": seconds}

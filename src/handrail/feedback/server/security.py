@@ -13,6 +13,7 @@ from handrail.feedback.store import people
 from handrail.feedback.store.people import Person
 
 COOKIE = "handrail_session"
+WHOSE = "x-handrail-person"  # whom a page was made for: its answers are not taken as another's who has signed in since
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
@@ -22,7 +23,7 @@ HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with no-referrer a browser sends a form with the origin null, and nobody could sign in
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
@@ -49,10 +50,12 @@ def bearer(headers: Headers) -> bool:
 
 
 def signed_in(request: Request) -> Person:
-    """The person who is signed in; else 401."""
+    """The person who is signed in; else 401, or 412 where the page that asks was made for somebody else."""
     person = who(request)
     if person is None:
         raise HTTPException(401, "not signed in: open your link, or send a token", {"www-authenticate": "Bearer"})
+    if request.headers.get(WHOSE, person.pseudonym) != person.pseudonym:
+        raise HTTPException(412, "somebody else has signed in on this browser")
     return person
 
 
@@ -101,8 +104,7 @@ class Guard:
                 found = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     found.setdefault(name, value)
-                if not scope["path"].startswith("/static/"):
-                    found.setdefault("cache-control", FRESH["cache-control"])
+                found.setdefault("cache-control", "no-cache" if scope["path"].startswith("/static/") else FRESH["cache-control"])
             await send(message)
 
         await self.app(scope, counted, guarded)
