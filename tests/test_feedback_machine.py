@@ -216,7 +216,7 @@ class Room(RuleBasedStateMachine):
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-@pytest.mark.parametrize("examples, steps", [(4, 30), pytest.param(200, 50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples, steps", [(3, 25), pytest.param(200, 50, marks=pytest.mark.slow)])
 def test_the_app_does_what_the_model_does(examples: int, steps: int):
     kept = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=CHECKS)
     run_state_machine_as_test(Room, settings=kept)

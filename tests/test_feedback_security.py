@@ -186,7 +186,7 @@ def test_every_answer_has_the_headers_that_bind_the_browser(world: World):
         policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
         assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == "'self'" and "unsafe" not in str(policy)
-        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["referrer-policy"] == "same-origin"
         assert answer.headers["x-frame-options"] == "DENY" and "server" not in answer.headers
         assert answer.headers.get("cache-control") == "no-store" or "/static/" in str(answer.url)
 
