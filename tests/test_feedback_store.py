@@ -717,6 +717,7 @@ def test_a_store_of_a_later_version_is_refused_and_left_alone(world: World):
         assert connection.scalar(text("select version_num from alembic_version")) == "9999"
 
 
+@pytest.mark.slow
 def test_two_processes_that_open_a_new_store_at_once_do_not_disturb_each_other(where: str):
     code = "import sys; from handrail.feedback.store import Database; Database.open(sys.argv[1]).close()"
     started = [subprocess.Popen([sys.executable, "-c", code, where], stderr=subprocess.PIPE, text=True) for _ in range(3)]
