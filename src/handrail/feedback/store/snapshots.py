@@ -12,7 +12,7 @@ from handrail.errors import InputError
 from handrail.feedback.kinds import ANSWER, Item, Label, Purpose
 from handrail.feedback.store.assignment import content_of, read, shown
 from handrail.feedback.store.database import Database, opaque
-from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, stand
+from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, settle, stand
 from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.projects import Task
 from handrail.feedback.store.tables import assignments, canonical, events, items, people, projects, snapshots, tasks
@@ -51,8 +51,8 @@ def labels(db: Database, project: str, rules: Rules | None = None, upto: int | N
         return through(rules or Rules(), view(connection, project, upto))
 
 
-def view(connection: Connection, project: str, upto: int | None = None) -> list[Label]:
-    """Every answered assignment, in the order of their first events."""
+def view(connection: Connection, project: str, upto: int | None = None, only: Any = None) -> list[Label]:
+    """Every answered assignment, in the order of their first events; `only` is a condition on assignments."""
     number = project_id(connection, project)
     query = (
         select(events.c.assignment, events.c.kind, events.c.body, events.c.at, events.c.seconds)
@@ -61,18 +61,22 @@ def view(connection: Connection, project: str, upto: int | None = None) -> list[
     )
     if upto is not None:
         query = query.where(events.c.id <= upto)
+    if only is not None:
+        query = query.where(events.c.assignment.in_(select(assignments.c.id).where(only)))
     standings: dict[str, Standing] = {}
     for assignment, kind, body, at, seconds in connection.execute(query.order_by(events.c.id)):
         standings.setdefault(assignment, Standing()).apply(kind, body, at, seconds)
     columns = [assignments.c[name] for name in ("id", "item", "purpose", "repetition", "order", "revision", "shown")]
-    rows = connection.execute(
+    answered = (
         select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"))
         .join(tasks, assignments.c.task == tasks.c.id)
         .join(people, assignments.c.person == people.c.id)
         .join(items, assignments.c.item == items.c.id)
         .where(tasks.c.project == number)
-    ).mappings()
-    known = {row["id"]: row for row in rows}
+    )
+    if only is not None:
+        answered = answered.where(only)
+    known = {row["id"]: row for row in connection.execute(answered).mappings()}
     return [label(project, known[a], standing) for a, standing in standings.items() if standing.answers]
 
 
@@ -193,6 +197,7 @@ def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Subm
         body["state"] = standing.state
         kind = "adjudicate" if kind == "submit" else kind
         append(db, connection, found, version + 1, Event(by, submission.key, told, kind, body, submission.seconds))
+        settle(db, connection, found, standing)
         note(db, connection, by, "adjudicate", {"project": task.project, "task": task.name, "item": item})
     return Acknowledged(submission.key, standing.state, version + 1)
 

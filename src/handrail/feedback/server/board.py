@@ -1,0 +1,55 @@
+"""The quality of each project's labels, computed once for each state that they were in."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from handrail.feedback.quality import Quality, summary
+from handrail.feedback.store import Database, review
+
+REST = 20.0  # while labels come in, the figures are computed anew after so many times the seconds that it took
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The quality of the labels as they stood after event `upto`."""
+
+    upto: int
+    at: float
+    took: float
+    quality: Quality
+
+
+class Board:
+    """The newest figures by project and task.  They may lag a little behind the labels; `upto` says how far they go."""
+
+    def __init__(self, db: Database):
+        self._db = db
+        self._known: dict[tuple[str, str], Measured] = {}
+        self._lock = threading.Lock()
+
+    def of(self, project: str, task: str = "") -> Measured:
+        """The figures of a project, or of one of its tasks.  Raises InputError."""
+        upto = review.last_event(self._db, project)
+        known = self._known.get((project, task))
+        if known and (known.upto == upto or self._db.now() - known.at < REST * known.took):
+            return known
+        with self._lock:  # one at a time: two would only slow each other down
+            known = self._known.get((project, task))
+            if known and known.upto >= upto:
+                return known
+            started = time.perf_counter()
+            upto, found = review.everything(self._db, project)
+            quality = summary([label for label in found if task in ("", label.task)])
+            measured = Measured(upto, self._db.now(), time.perf_counter() - started, quality)
+            self._known[project, task] = measured
+        return measured
+
+
+def weights(quality: Quality) -> dict[str, float]:
+    """The weight of each labeller's rankings; over several kinds of task the mean, by answers."""
+    told: dict[str, list[tuple[int, float]]] = {}
+    for part in quality.parts:
+        for one in part.reliability:
+            told.setdefault(one.labeller, []).append((one.answers, one.weight))
+    return {name: sum(n * w for n, w in some) / sum(n for n, _ in some) for name, some in sorted(told.items()) if sum(n for n, _ in some)}
