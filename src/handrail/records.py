@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 Role = Literal["system", "user", "assistant"]
 
 
+MARGIN = {"": 0.0, "slightly": 0.0, "clearly": 1.0}  # of the Bradley-Terry loss, in reward, by how much better
+
+
 class Record(BaseModel):
     """A frozen record.  Unknown fields are errors."""
 
@@ -69,11 +72,12 @@ class Prompt(Record):
 
 
 class Demonstration(Record):
-    """A response that somebody wrote as an example to follow."""
+    """A response that somebody wrote as an example to follow.  `label` as in `Ranking`."""
 
     prompt: Prompt
     response: str
     author: str = ""
+    label: str = ""
 
 
 class Response(Record):
@@ -90,7 +94,7 @@ class Ranking(Record):
     """K responses to one prompt with their places.  1 is the best; equal places are ties.
 
     `criterion` says by what they were judged, "" where that is left open.  `scores` are the ratings that the places
-    come from, where they come from ratings.
+    come from, where they come from ratings.  `label` is the id of the label in the feedback store that it comes from.
     """
 
     prompt: Prompt
@@ -102,6 +106,7 @@ class Ranking(Record):
     weight: float = 1.0
     models: tuple[str, ...] = ()
     scores: tuple[FiniteFloat, ...] = ()
+    label: str = ""
 
     @model_validator(mode="after")
     def _one_place_each(self) -> "Ranking":
@@ -119,7 +124,7 @@ class Ranking(Record):
 
     @property
     def id(self) -> str:
-        """The first 16 hex digits of a SHA-256 of who ranked what by what, and how; margin and weight are not in it."""
+        """The first 16 hex digits of a SHA-256 of who ranked what by what, and how; margin, weight and label are not in it."""
         told = [self.prompt.text, self.responses, self.places, self.labeller, self.criterion]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
@@ -136,10 +141,11 @@ def places_of(scores: Sequence[float]) -> tuple[int, ...]:
 
 
 class Rating(Record):
-    """A number that somebody gave to one response."""
+    """A number that somebody gave to one response.  `label` as in `Ranking`."""
 
     prompt: Prompt
     response: str
     score: float = Field(allow_inf_nan=False)
     criterion: str = ""
     labeller: str = ""
+    label: str = ""

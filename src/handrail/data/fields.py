@@ -1,12 +1,13 @@
 """Single fields of a row: text, lists, conversations.  Whatever is not as it should be is a DataError with its place."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
 
 from handrail.data.files import Row
-from handrail.data.strict import kind
+from handrail.data.strict import Cell, kind, parse
 from handrail.errors import DataError
 from handrail.records import Message, Prompt
 
@@ -40,14 +41,32 @@ def text_or(row: Row, field: str, default: str = "") -> str:
 
 
 def number_or(row: Row, field: str, default: float) -> float:
-    return default if row.values.get(field) is None else number(row, field)
+    found = row.values.get(field)
+    return default if found is None or (isinstance(found, Cell) and not found) else number(row, field)
 
 
 def number(row: Row, field: str) -> float:
     found = value(row, field)
+    if isinstance(found, Cell):
+        found = _number_of(row, field, found)
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise wrong(row, f"'{field}' is {kind(found)}: {found!r:.60}", "a number without quotes")
     return float(found)
+
+
+def _number_of(row: Row, field: str, cell: Cell) -> float:
+    try:
+        found = float(cell)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise wrong(row, f"'{field}' is {cell!r:.60}", "a finite number, with a point for the fraction")
+    return found
+
+
+def label(row: Row) -> str:
+    """The id of the label in the feedback store; `label` is also another's word for true or false."""
+    return next((str(row.values[name]) for name in ("label_id", "label") if isinstance(row.values.get(name), str)), "")
 
 
 def texts(row: Row, field: str) -> tuple[str, ...]:
@@ -81,6 +100,8 @@ def messages(row: Row, field: str) -> list[Message]:
 
 def meta(row: Row) -> dict[str, Any]:
     found = row.values.get("meta") or {}
+    if isinstance(row.values.get("prompt_meta"), str) and row.values["prompt_meta"]:  # as JSON, where a column has one type
+        found = parse(row.values["prompt_meta"].encode(), f"{row.where}, 'prompt_meta'")
     if not isinstance(found, dict):
         raise wrong(row, f"'meta' is {kind(found)}", "an object")
     return found
@@ -93,7 +114,7 @@ def prompt(row: Row) -> Prompt:
         own = Row(row.where, found)
         return prompt_of_messages(row, messages(own, "messages"), meta(own))
     if isinstance(found, list):
-        return prompt_of_messages(row, messages(row, "prompt"), {})
+        return prompt_of_messages(row, messages(row, "prompt"), meta(row) if "prompt_meta" in row.values else {})
     return prompt_of_text(row, text(row, "prompt"))
 
 
@@ -132,11 +153,13 @@ def roles(turns: list[Message]) -> str:
 def _text(row: Row, found: Any, what: str) -> str:
     if not isinstance(found, str):
         raise wrong(row, f"{what} is {kind(found)}: {found!r:.60}", "text")
-    return found
+    return str(found)
 
 
 def _list(row: Row, field: str) -> list[Any]:
     found = value(row, field)
+    if isinstance(found, Cell):
+        found = parse(found.encode(), f"{row.where}, '{field}'")
     if not isinstance(found, list):
         raise wrong(row, f"'{field}' is {kind(found)}: {found!r:.60}", "a list")
     return found

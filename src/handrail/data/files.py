@@ -13,11 +13,11 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
-from handrail.data import strict
+from handrail.data import sheets, strict
 from handrail.data.settings import Source
 from handrail.errors import DataError
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".txt", ".jsonl.gz", ".json.gz", ".txt.gz")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".txt", ".jsonl.gz", ".json.gz", ".csv.gz", ".txt.gz")
 _READABLE = "a file ending in " + ", ".join(_SUFFIXES)
 
 
@@ -59,7 +59,9 @@ def _files(path: Path, source: Source) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        return _files_of_split(path, source.split)
+        inner = path / (source.subset or "data")  # as a dataset for the hub is laid out
+        laid_out = inner.is_dir() and (source.subset or not any(file.name.endswith(_SUFFIXES) for file in path.iterdir()))
+        return _files_of_split(inner if laid_out else path, source.split)
     if glob.has_magic(source.path):
         found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
         if found:
@@ -111,7 +113,7 @@ def _file_rows(file: Path) -> Iterator[Row]:
     try:
         if kind == "parquet":
             yield from _parquet_rows(file)
-        elif kind in ("jsonl", "ndjson", "json", "txt"):
+        elif kind in ("jsonl", "ndjson", "json", "csv", "txt"):
             with closing(gzip.open(file) if file.name.endswith(".gz") else file.open("rb")) as stream:
                 yield from _stream_rows(stream, file, kind)
         else:
@@ -124,6 +126,8 @@ def _stream_rows(stream: BufferedIOBase, file: Path, kind: str) -> Iterator[Row]
     if kind == "txt":
         lines = ((n, strict.text(raw, f"{file}, line {n}").strip("\r\n")) for n, raw in enumerate(stream, start=1))
         yield from (Row(f"{file}, line {n}", {"text": line}) for n, line in lines if line.strip())
+    elif kind == "csv":
+        yield from (Row(f"{file}, line {n}", values) for n, values in sheets.records(stream, str(file)))
     elif kind == "json" and stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         stream.seek(0)
         for number, value in enumerate(strict.parse(stream.read(), str(file)), start=1):

@@ -11,15 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from handrail.data import fields
+from handrail.data import argilla, fields, labelstudio
 from handrail.data.fields import Drop, wrong
 from handrail.data.files import Row
+from handrail.data.judged import EQUAL, judged
 from handrail.records import Demonstration, Message, Prompt, Ranking, Rating, Response, Role
 
 Record = Prompt | Demonstration | Response | Ranking | Rating
 Found = Sequence[Record]
 
-_EQUAL = "equal responses in different places"
 _OTHER_PROMPT = "chosen and rejected answer different prompts"
 _ASSISTANT = "\n\nAssistant:"
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -78,12 +78,12 @@ def _messages_prompt(row: Row) -> Found:
 
 def _completion(row: Row) -> Found:
     response = _reply(row, _one(row.values, "response", "completion"))
-    return [Demonstration(prompt=fields.prompt(row), response=response, author=fields.text_or(row, "author"))]
+    return [Demonstration(prompt=fields.prompt(row), response=response, author=fields.text_or(row, "author"), label=fields.label(row))]
 
 
 def _messages(row: Row) -> Found:
     prompt, response = fields.dialogue(row, "messages")
-    return [Demonstration(prompt=prompt, response=response, author=fields.text_or(row, "author"))]
+    return [Demonstration(prompt=prompt, response=response, author=fields.text_or(row, "author"), label=fields.label(row))]
 
 
 def _each_turn(row: Row) -> Found:
@@ -137,7 +137,7 @@ def _transcripts(row: Row) -> Found:
     """{"chosen", "rejected"} as transcripts; the prompt is what both have in common up to the last Assistant turn."""
     sides = fields.text(row, "chosen"), fields.text(row, "rejected")
     if sides[0] == sides[1]:
-        raise Drop(_EQUAL)
+        raise Drop(EQUAL)
     common = commonprefix(sides)  # noqa: RUF071 - by characters is what is meant
     cut = common.rfind(_ASSISTANT)
     chosen, rejected = (side[cut + len(_ASSISTANT) :] for side in sides)
@@ -157,38 +157,13 @@ def _turns(transcript: str) -> list[Message]:
 
 
 def _pair(row: Row, prompt: Prompt, chosen: str, rejected: str) -> Found:
-    return [_judged(row, prompt, (chosen, rejected), (1, 2))]
+    return [judged(row, prompt, (chosen, rejected), (1, 2))]
 
 
 def _ranking(row: Row) -> Found:
     places = fields.whole_numbers(row, _one(row.values, "places", "ranks"))
     scores = fields.numbers(row, "scores") if row.values.get("scores") else ()
-    return [_judged(row, fields.prompt(row), fields.texts(row, "responses"), places, scores)]
-
-
-def _judged(row: Row, prompt: Prompt, responses: tuple[str, ...], places: tuple[int, ...], scores: tuple[float, ...] = ()) -> Ranking:
-    """A ranking, with what the row says about it besides."""
-    weight = fields.number_or(row, "weight", 1.0)
-    if weight < 0:
-        raise wrong(row, f"'weight' is {weight:g}", "0 or more")
-    try:
-        ranking = Ranking(
-            prompt=prompt,
-            responses=responses,
-            places=places,
-            labeller=fields.text_or(row, "labeller"),
-            criterion=fields.text_or(row, "criterion"),
-            margin=fields.number_or(row, "margin", 0.0),
-            weight=weight,
-            models=fields.texts(row, "models") if row.values.get("models") else (),
-            scores=scores,
-        )
-    except ValidationError as error:
-        found = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise wrong(row, found, "two or more responses and a place for each, 1 for the best, equal places for ties") from None
-    if any(responses[better] == responses[worse] for better, worse in ranking.pairs()):
-        raise Drop(_EQUAL)
-    return ranking
+    return [judged(row, fields.prompt(row), fields.texts(row, "responses"), places, scores)]
 
 
 def _rating(row: Row) -> Found:
@@ -198,6 +173,20 @@ def _rating(row: Row) -> Found:
         score=fields.number(row, "score"),
         criterion=fields.text_or(row, "criterion"),
         labeller=fields.text_or(row, "labeller"),
+        label=fields.label(row),
+    )
+    return [rating]
+
+
+def _unpaired(row: Row) -> Found:
+    """{"prompt", "completion", "label": true}: 1 for what is wanted, 0 for what is not, or the score that it comes from."""
+    rating = Rating(
+        prompt=fields.prompt(row),
+        response=_reply(row, "completion"),
+        score=fields.number_or(row, "score", float(row.values["label"])),
+        criterion=fields.text_or(row, "criterion"),
+        labeller=fields.text_or(row, "labeller"),
+        label=fields.label(row),
     )
     return [rating]
 
@@ -217,6 +206,14 @@ def _candidates(row: Row) -> Found:
     return [Response(prompt=prompt, text=fields.text(answers, model), model=model) for model in answers.values]
 
 
+def _is_unpaired(values: dict[str, Any]) -> bool:
+    return isinstance(values.get("label"), bool)
+
+
+def _is_completion(values: dict[str, Any]) -> bool:
+    return not _is_unpaired(values)
+
+
 def _is_transcripts(values: dict[str, Any]) -> bool:
     return all(isinstance(values[side], str) and _TURN.match(values[side]) for side in ("chosen", "rejected"))
 
@@ -229,7 +226,11 @@ def _is_conversations(values: dict[str, Any]) -> bool:
     return isinstance(values["chosen"], list) and isinstance(values["rejected"], list)
 
 
-_ABOUT = ("labeller", "criterion", "margin", "weight", "models")
+_LABEL = ("label", "label_id")
+_ABOUT = ("labeller", "criterion", "margin", "weight", "models", *_LABEL)
+
+_STUDIO, _MAPPED = ("data", "annotations"), ("prompt", "response", "left", "right", "meta")
+_ARGILLA, _BESIDE = ("fields", "responses"), ("prompt", "response", "metadata", "suggestions", "vectors", "id", "_server_id")
 
 # Those of one type of record are tried in this order: what needs more fields comes first.
 FORMATS = (
@@ -254,8 +255,31 @@ FORMATS = (
         "responses in their places, 1 the best",
         _ranking,
     ),
-    Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller"), "score of a response", _rating),
-    Format("completion", Demonstration, ("prompt", "response|completion"), ("author",), "prompt, and the response to it", _completion),
+    Format("labelstudio", Ranking, _STUDIO, _MAPPED, "each annotation's Pairwise or Ranker", labelstudio.rankings, labelstudio.ranks),
+    Format("argilla", Ranking, _ARGILLA, _BESIDE, "each user's preference or ranking", argilla.rankings, argilla.ranks),
+    Format("labelstudio", Rating, _STUDIO, _MAPPED, "each annotation's Rating or Number", labelstudio.ratings, labelstudio.rates),
+    Format("argilla", Rating, _ARGILLA, _BESIDE, "each user's ratings", argilla.ratings, argilla.rates),
+    Format("labelstudio", Demonstration, _STUDIO, _MAPPED, "each annotation's TextArea", labelstudio.demonstrations, labelstudio.writes),
+    Format("argilla", Demonstration, _ARGILLA, _BESIDE, "each user's text", argilla.demonstrations, argilla.writes),
+    Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller", *_LABEL), "score of a response", _rating),
+    Format(
+        "unpaired",
+        Rating,
+        ("prompt", "completion", "label"),
+        ("score", "criterion", "labeller", "label_id"),
+        "label true -> 1, false -> 0, or the score",
+        _unpaired,
+        _is_unpaired,
+    ),
+    Format(
+        "completion",
+        Demonstration,
+        ("prompt", "response|completion"),
+        ("author", *_LABEL),
+        "prompt, and the response to it",
+        _completion,
+        _is_completion,
+    ),
     Format("turns", Demonstration, ("messages",), ("author",), "each of the assistant's messages -> response", _each_turn, _is_marked),
     Format("messages", Demonstration, ("messages",), ("author",), "the assistant's last message -> response", _messages),
     Format("alpaca", Demonstration, ("instruction", "output"), ("input",), "instruction + input -> prompt, output -> response", _alpaca),

@@ -188,15 +188,27 @@ def _mapped(row: Row, columns: dict[str, str]) -> Row:
         return row
     theirs = {name: value for name, value in row.values.items() if name not in columns.values()}
     for field, column in columns.items():
-        if column not in row.values:
+        try:
+            theirs[field] = _inside(row.values, column)
+        except KeyError:
             near = difflib.get_close_matches(column, row.values, n=1)
             raise DataError(
                 f"{row.where}: there is no column '{column}' to take as {field}",
                 f"the columns {', '.join(row.values)}",
                 f"did you mean '{near[0]}'?" if near else "correct `columns`",
-            )
-        theirs[field] = row.values[column]
+            ) from None
     return Row(row.where, theirs)
+
+
+def _inside(values: dict[str, Any], column: str) -> Any:
+    """The value of a column, or inside it: `data.question`.  Raises KeyError if there is none."""
+    if column in values:
+        return values[column]
+    name, _, rest = column.partition(".")
+    inner = values[name]
+    if not rest or not isinstance(inner, dict):
+        raise KeyError(column)
+    return _inside(inner, rest)
 
 
 def _detected(row: Row, known: list[Format], kind: str) -> Format:

@@ -12,7 +12,20 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _UTF16 = "UTF-8; convert it with `iconv -f UTF-16 -t UTF-8 OLD > NEW`"
 
 
-_KINDS = {str: "text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object", type(None): "nothing"}
+class Cell(str):
+    """Text of a cell, which may stand for a number or for a list in JSON."""
+
+
+_KINDS = {
+    str: "text",
+    Cell: "text",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "nothing",
+}
 
 
 def kind(value: Any) -> str:

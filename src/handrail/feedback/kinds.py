@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
 
 from handrail.errors import InputError
+from handrail.records import MARGIN as MARGIN
 from handrail.records import Message, Prompt, Record
 
 Kind = Literal["demonstrate", "compare", "rank", "rate", "chat"]
 Purpose = Literal["work", "gold", "repeat", "practice", "adjudication"]
 Strength = Literal["slightly", "clearly", ""]
-
-MARGIN = {"": 0.0, "slightly": 0.0, "clearly": 1.0}  # of the Bradley-Terry loss, in reward
 
 
 class Criterion(Record):
