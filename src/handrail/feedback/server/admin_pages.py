@@ -44,12 +44,12 @@ class PageRoute(APIRoute):
                 return await handle(request)
             except HandrailError as error:
                 status = 404 if isinstance(error, NotThere) else 422 if isinstance(error, InputError) else 500
-                return page(request, "admin_problem.html", status, problem=error, status=status)
+                return page(request, "admin_problem.html", status, problem=error, code=status)
             except HTTPException as error:
                 if error.status_code not in (401, 403):
                     raise
                 problem = InputError(str(error.detail))
-                return page(request, "admin_problem.html", error.status_code, problem=problem, status=error.status_code)
+                return page(request, "admin_problem.html", error.status_code, problem=problem, code=error.status_code)
 
         return shown
 
@@ -264,8 +264,8 @@ def everybody(request: Request, admin: Admin, told: str = "") -> Response:
 
 def people_page(request: Request, status: int = 200, **more: Any) -> Response:
     db: Database = request.app.state.db
-    names = [found["name"] for found in projects.all_projects(db)]
-    return page(request, "admin_people.html", status, everybody=people.everybody(db), names=names, form=more.pop("form", {}), **more)
+    about: dict[str, Any] = {"everybody": people.everybody(db), "names": [found["name"] for found in projects.all_projects(db)], "form": {}}
+    return page(request, "admin_people.html", status, **about | more)
 
 
 @router.post("/people")

@@ -112,13 +112,13 @@ def settings_of(draft: Draft) -> TaskSettings:
     values |= {"ask_reason": draft.ask_reason, "paused": draft.paused, "models": tuple(draft.models)}
     values["examples"] = tuple(text for text in draft.examples if text.strip())
     for name, (setting, unit, called) in NUMBERS.items():
-        if not (told := draft.numbers.get(name, "")):
+        if not (said := draft.numbers.get(name, "")):
             continue  # a field that this kind of task does not show
         try:
-            number = float(told.replace(",", "."))
+            number = float(said.replace(",", "."))
             values[setting] = number * unit if setting in ("lease", "gold", "repeats") else whole(number)
         except ValueError:
-            faults.append(f"{called}: found {told!r}, a number is wanted")
+            faults.append(f"{called}: found {said!r}, a number is wanted")
     if draft.kind == "rate":
         values["criteria"] = tuple(scale for row in draft.criteria if (scale := scale_of(row, faults)) is not None)
     if faults:

@@ -34,8 +34,14 @@ def collect(db: Database, project: str, by: Person | None = None) -> Archive:
         archive.tasks.extend(tasks_of(connection, number))
         archive.items.extend(items_in(connection, number, names))
         archive.events.extend(events_of(connection, number, names))
-        about: dict[str, Any] = {"title": title, "created": created, "members": sorted(names[who] for who in members_of(connection, number))}
-        used = {one.actor for one in archive.events if one.actor} | {a["person"] for item in archive.items for a in item.state["assignments"]}
+        about: dict[str, Any] = {
+            "title": title,
+            "created": created,
+            "members": sorted(names[who] for who in members_of(connection, number)),
+        }
+        used = {one.actor for one in archive.events if one.actor} | {
+            a["person"] for item in archive.items for a in item.state["assignments"]
+        }
         rows = connection.execute(select(people.c.pseudonym, people.c.role).order_by(people.c.id)).all()
         known = used | set(about["members"])
         gone = select(people.c.pseudonym, people.c.deleted).where(people.c.deleted.is_not(None))

@@ -146,9 +146,9 @@ def flags(db: Database, project: str) -> list[Flag]:
 
 def item_states(db: Database, task: Task, limit: int = 50, after: int = -1, item: str | None = None) -> list[ItemState]:
     """Items of a task by their position, from the one after `after`; or the one item."""
-    done = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "work")
-    skipped = func.count().filter(assignments.c.state == "skipped")
-    settled = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "adjudication")
+    done = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "work").label("done")
+    skipped = func.count().filter(assignments.c.state == "skipped").label("let_go")
+    settled = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "adjudication").label("settled")
     query = (
         select(items.c.id, items.c.position, items.c.purpose, items.c.priority, items.c.item, items.c.taken, done, skipped, settled)
         .outerjoin(assignments, assignments.c.item == items.c.id)
@@ -161,7 +161,20 @@ def item_states(db: Database, task: Task, limit: int = 50, after: int = -1, item
         query = query.where(items.c.id == item)
     with db.read() as connection:
         rows = connection.execute(query).all()
-    return [ItemState(*row[:4], Item.model_validate(row[4]), *row[5:8], bool(row[8])) for row in rows]
+    return [
+        ItemState(
+            id=row.id,
+            position=row.position,
+            purpose=row.purpose,
+            priority=row.priority,
+            content=Item.model_validate(row.item),
+            given_out=row.taken,
+            labels=row.done,
+            skipped=row.let_go,
+            settled=bool(row.settled),
+        )
+        for row in rows
+    ]
 
 
 def of_item(db: Database, task: Task, item: str) -> tuple[ItemState, list[Label]]:
