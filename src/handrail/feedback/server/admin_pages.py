@@ -264,8 +264,9 @@ def everybody(request: Request, admin: Admin, told: str = "") -> Response:
 
 def people_page(request: Request, status: int = 200, **more: Any) -> Response:
     db: Database = request.app.state.db
-    about: dict[str, Any] = {"everybody": people.everybody(db), "names": [found["name"] for found in projects.all_projects(db)], "form": {}}
-    return page(request, "admin_people.html", status, **about | more)
+    names = [found["name"] for found in projects.all_projects(db)]
+    about: dict[str, Any] = {"everybody": people.everybody(db), "names": names, "form": {}} | more
+    return page(request, "admin_people.html", status, **about)
 
 
 @router.post("/people")
