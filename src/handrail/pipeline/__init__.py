@@ -13,7 +13,8 @@ from pathlib import Path
 from handrail.config import dump
 from handrail.data import load_rankings, split_by_prompt
 from handrail.inspector import write_report
-from handrail.pipeline.records import given, make_data, simulate
+from handrail.pipeline.labels import ask_people, simulate
+from handrail.pipeline.records import given, make_data
 from handrail.pipeline.settings import Round, stage_settings
 from handrail.pipeline.stages import Log, files, plain, reads, stage, write
 from handrail.recipes import evaluate as evaluate_recipe
@@ -99,20 +100,20 @@ def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
     """Responses and labels where they are simulated, then the reward model."""
     folder = out / f"round-{number}"
     rankings = folder / "labels/rankings.jsonl"
-    if cfg.labels == "simulated":
+    if cfg.labels != "given":
         sample = here["sample"]
         stage(log, "responses", folder / "responses", plain(sample), reads(sample), lambda: sample_recipe.run(sample))
         earlier = [out / f"round-{n}/labels/rankings.jsonl" for n in range(1, number)]
         responses = folder / "responses/responses.jsonl"
-        crew_settings = cfg.model_dump(include={"task", "seed"}) | {"round": number}
-        inputs = files(responses, *earlier)
+        asked = {"people": cfg.people.model_dump(exclude={"wait", "poll"})} if cfg.labels == "people" else {}
+        label = ask_people if cfg.labels == "people" else simulate
         stage(
             log,
             "labels",
             folder / "labels",
-            crew_settings,
-            inputs,
-            lambda: simulate(cfg, number, responses, earlier, rankings),
+            cfg.model_dump(include={"task", "seed"}) | {"round": number} | asked,
+            files(responses, *earlier),
+            lambda: label(cfg, number, responses, earlier, rankings),
         )
     reward = here["reward"]
     stage(log, "reward", Path(reward.out), plain(reward), reads(reward), lambda: reward_recipe.run(reward))

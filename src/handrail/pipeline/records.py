@@ -1,9 +1,7 @@
-"""The records that a round stands on: made by a built-in task or read from the user's files, and the simulated labels."""
+"""The records that a round stands on: made by a built-in task or read from the user's files."""
 
 import random
 from pathlib import Path
-
-import numpy as np
 
 from handrail.data import (
     Source,
@@ -14,13 +12,13 @@ from handrail.data import (
     split_by_prompt,
     write_records,
 )
-from handrail.errors import ConfigError, DataError
+from handrail.errors import DataError
 from handrail.pipeline.settings import Round
 from handrail.pipeline.stages import files
 from handrail.recipes.parts import derive
 from handrail.recipes.reward_parts import Reward
 from handrail.records import Demonstration, Prompt, Ranking, Response
-from handrail.tasks import TASKS, crew
+from handrail.tasks import TASKS
 
 
 def given(cfg: Round, reward: Reward) -> dict[str, str]:
@@ -108,26 +106,3 @@ def ranked_by_model(source: Source, order: list[list[str]]) -> list[Ranking]:
             places = tuple(place[m] for m in models)
             rankings.append(Ranking(prompt=shown[0].prompt, responses=texts, places=places, models=models, labeller="model order"))
     return rankings
-
-
-def simulate(cfg: Round, number: int, responses: Path, earlier: list[Path], out: Path) -> None:
-    """Simulated labellers rank the responses to each prompt; the rankings of earlier rounds stay in."""
-    assert cfg.task is not None
-    task, labellers = TASKS[cfg.task.name], crew(cfg.task.labellers, derive(cfg.seed, "crew"))
-    rng = np.random.default_rng(derive(cfg.seed, "labels", number))
-    answers: dict[str, tuple[Prompt, list[str]]] = {}
-    for response in load_responses(Source(path=str(responses))).records:
-        answers.setdefault(response.prompt.text, (response.prompt, []))[1].append(response.text)
-    rankings: list[Ranking] = [r for path in earlier for r in load_rankings(Source(path=str(path))).records]
-    for prompt, texts in answers.values():
-        different = list(dict.fromkeys(texts))
-        if len(different) > 1:
-            labeller = labellers[int(rng.integers(len(labellers)))]
-            rankings.append(labeller.rank(prompt, different, task.gold, rng))
-    if not rankings:
-        raise ConfigError(
-            "the model gives one and the same response every time",
-            "at least two different ones to rank",
-            "raise sampling.temperature",
-        )
-    write_records(out, rankings)

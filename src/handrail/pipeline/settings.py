@@ -48,6 +48,20 @@ class DataSettings(Settings):
     held_out: Source | float = Field(0.1, description="prompts for the evaluation alone: a file, or a share")
 
 
+class People(Settings):
+    """How people rank the responses, in the feedback app; for `labels: people`."""
+
+    db: str = Field("feedback.db", description="the app's store: a path, a URL, or $NAME of the environment variable that holds it")
+    project: str = Field("round", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="made where it is absent")
+    instructions: str = Field("", description="a file of markdown for the labellers")
+    prompts: int = Field(0, ge=0, description="whose responses people rank; 0: all")
+    overlap: int = Field(1, ge=1, description="people for each prompt")
+    enough: float = Field(1.0, gt=0, le=1, description="share of the wanted rankings after which training goes on")
+    simulated: bool = Field(False, description="simulated labellers rank the responses to the other prompts; with a built-in task")
+    wait: bool = Field(True, description="wait for people; false: end, and go on when the command is given again")
+    poll: float = Field(2.0, gt=0, description="seconds between looks at the store")
+
+
 class Round(Settings):
     """Settings of `handrail run`.  A stage's section takes all settings of its verb; what is given here stands for all."""
 
@@ -60,7 +74,10 @@ class Round(Settings):
     model: ModelSettings = ModelSettings(new=NewModel())
     template: Literal["auto", "chat", "plain"] = "auto"
     method: Method = Field("ppo", description="the stage that improves the policy; the sections of the others are not used")
-    labels: Literal["given", "simulated"] = Field("given", description="rankings from data.comparisons, or simulated labellers")
+    labels: Literal["given", "simulated", "people"] = Field(
+        "given", description="rankings from data.comparisons, by simulated labellers, or by people in the feedback app"
+    )
+    people: People = People()
     sampling: Sampling = Sampling()
     sft: dict[str, Any] = {}
     sample: dict[str, Any] = {}
@@ -78,6 +95,8 @@ class Round(Settings):
             raise ValueError("give either a built-in `task` or your own `data`")
         if self.labels == "simulated" and self.task is None:
             raise ValueError("labels: simulated needs a built-in task, whose labellers know what they like")
+        if self.labels == "people" and self.people.simulated and (self.task is None or not self.people.prompts):
+            raise ValueError("people.simulated needs a built-in task, and people.prompts: how many are for people")
         if self.labels == "given" and (self.data is None or not (self.data.comparisons or self.data.responses)):
             raise ValueError("labels: given needs data.comparisons, or data.responses with data.model_order")
         if self.data and not self.data.demonstrations and not self.model.path:

@@ -40,16 +40,16 @@ class Labeller:
         if not self.tie_width >= 0:
             raise InputError(f"a labeller with tie_width {self.tie_width}", "a tie_width that is not negative")
 
-    def rank(self, prompt: Prompt, responses: Sequence[str], gold: Gold, rng: np.random.Generator) -> Ranking:
-        """Order the responses.  They are shown in a random order, and stand in the ranking as they were given.
+    def rank(self, prompt: Prompt, responses: Sequence[str], gold: Gold, rng: np.random.Generator, first: str | None = None) -> Ranking:
+        """Order the responses.  They stand in the ranking as they were given.
 
-        Two responses with the same text are always tied.
+        Two responses with the same text are always tied.  `first` is the one that was shown first, None: drawn at random.
         """
         texts = list(dict.fromkeys(responses))
         looked = rng.random() < self.reliability
-        shown = rng.permutation(len(texts))
+        drawn = int(rng.permutation(len(texts))[0])
         utility = np.array([gold(prompt, text) for text in texts]) if looked else np.zeros(len(texts))
-        utility[shown[0]] += self.position_bias
+        utility[drawn if first is None else texts.index(first)] += self.position_bias
         utility += self.temperature * rng.gumbel(size=len(texts))
         place = dict(zip(texts, self._places(utility), strict=True))
         places = tuple(place[response] for response in responses)

@@ -1,10 +1,15 @@
 """Serving the app: on this machine alone, unless it is told otherwise and people sign in."""
 
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET
+from socket import socket as Socket
 
 import uvicorn
 
-from handrail.errors import InputError
+from handrail.errors import InputError, RunError
 from handrail.feedback.server.app import Responder, ServerSettings, create_app
 from handrail.feedback.server.security import LOOPBACK
 from handrail.feedback.store import Database, people
@@ -17,18 +22,49 @@ def serve(db: Database, settings: ServerSettings, responders: Mapping[str, Respo
 
     Raises InputError where others could reach the app without signing in.
     """
-    check(settings)
-    app = create_app(db, settings, responders)
-    config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", server_header=False, proxy_headers=False)
-    server = uvicorn.Server(config)
-    with config.bind_socket() as socket:
-        port = socket.getsockname()[1]
-        where = settings.public.rstrip("/") or f"http://{'[::1]' if settings.host == '::1' else settings.host}:{port}"
+    server, socket, where = bound(db, settings, responders)
+    with socket:
         say(f"Handrail feedback: {where}")
         if settings.sign_in and people.nobody_yet(db):
             admin = people.invite(db, "Admin", "admin", pseudonym="admin")
             say(f"Sign in as the first admin, once, at {where}/enter/{people.issue(db, admin, 'link')}")
         server.run(sockets=[socket])
+
+
+@contextmanager
+def served(db: Database, settings: ServerSettings, responders: Mapping[str, Responder] | None = None) -> Iterator[str]:
+    """The app in a thread of this process while the block lasts; gives its address.  Raises InputError, RunError."""
+    server, socket, where = bound(db, settings, responders)
+    with socket:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+        thread.start()
+        while not server.started:
+            if not thread.is_alive():
+                raise RunError(f"the feedback app could not be started at {where}")
+            time.sleep(0.01)
+        try:
+            yield where
+        finally:
+            server.should_exit = True
+            thread.join(10.0)
+
+
+def bound(db: Database, settings: ServerSettings, responders: Mapping[str, Responder] | None) -> tuple[uvicorn.Server, Socket, str]:
+    """A server, its socket, and the address that people open.  Raises InputError where the port is taken."""
+    check(settings)
+    config = uvicorn.Config(create_app(db, settings, responders), settings.host, settings.port, log_level="warning", server_header=False)
+    family = AF_INET6 if ":" in settings.host else AF_INET
+    socket = Socket(family)
+    socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+    try:
+        socket.bind((settings.host, settings.port))
+    except OSError as error:
+        socket.close()
+        taken = f"{settings.host}:{settings.port} cannot be used: {error.strerror}"
+        raise InputError(taken, "a free port of this machine", "give --port; 0 takes any that is free") from error
+    name = f"[{settings.host}]" if family == AF_INET6 else settings.host
+    where = settings.public.rstrip("/") or f"http://{name}:{socket.getsockname()[1]}"
+    return uvicorn.Server(config), socket, where
 
 
 def check(settings: ServerSettings) -> None:

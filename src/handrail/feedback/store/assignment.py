@@ -13,13 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, insert, select, update
 
 from handrail.feedback.kinds import Item, Purpose
-from handrail.feedback.store.database import Database, opaque
+from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import Person
 from handrail.feedback.store.projects import Task
 from handrail.feedback.store.tables import assignments, canonical, items
 
 AGO = 8  # a repeat comes after at least so many other items
-RANDOM = random.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[A
             found = [replace(a, expires=until) for a in found]
         number = int(connection.scalar(select(func.count()).where(mine)) or 0)
         while len(found) < count:
-            made = next_for(connection, task, person, number, now)
+            made = next_for(db, connection, task, person, number, now)
             if made is None:
                 break
             found.append(made)
@@ -92,20 +91,20 @@ def end_leases(connection: Connection, task: int, now: float) -> None:
             connection.execute(update(items).where(items.c.id == item).values(taken=items.c.taken - 1))
 
 
-def next_for(connection: Connection, task: Task, person: Person, number: int, now: float) -> Assignment | None:
+def next_for(db: Database, connection: Connection, task: Task, person: Person, number: int, now: float) -> Assignment | None:
     """The next item: practice, then by chance a gold item or a repeat, or the work of the highest priority."""
     if practice := fresh(connection, task, person, "practice"):
-        return lease(connection, task, person, practice[0], "practice", 0, number, now)
+        return lease(db, connection, task, person, practice[0], "practice", 0, number, now)
     work = fresh(connection, task, person, "work", room=task.settings.overlap)
     if not work:
         return None
     chance = random.Random(f"{task.id}:{person.id}:{number}").random()
     if chance < task.settings.gold:
         if gold := fresh(connection, task, person, "gold"):
-            return lease(connection, task, person, RANDOM.choice(gold), "gold", 0, number, now)
-    elif chance < task.settings.gold + task.settings.repeats and (again := repeatable(connection, task, person, number)):
-        return lease(connection, task, person, again, "repeat", 1, number, now)
-    return lease(connection, task, person, work[0], "work", 0, number, now)
+            return lease(db, connection, task, person, db.chance.choice(gold), "gold", 0, number, now)
+    elif chance < task.settings.gold + task.settings.repeats and (again := repeatable(db, connection, task, person, number)):
+        return lease(db, connection, task, person, again, "repeat", 1, number, now)
+    return lease(db, connection, task, person, work[0], "work", 0, number, now)
 
 
 def fresh(connection: Connection, task: Task, person: Person, purpose: str, room: int | None = None) -> list[str]:
@@ -121,17 +120,17 @@ def fresh(connection: Connection, task: Task, person: Person, purpose: str, room
     return list(connection.scalars(query.limit(1 if purpose == "work" else 50)))
 
 
-def repeatable(connection: Connection, task: Task, person: Person, number: int) -> str | None:
+def repeatable(db: Database, connection: Connection, task: Task, person: Person, number: int) -> str | None:
     """An item that the person answered a while ago and has not seen since."""
     mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose == "work")
     again = select(assignments.c.item).where(assignments.c.person == person.id, assignments.c.repetition > 0)
     old = mine & (assignments.c.state == "done") & (assignments.c.number <= number - AGO) & assignments.c.item.not_in(again)
     found = list(connection.scalars(select(assignments.c.item).where(old).order_by(assignments.c.number).limit(50)))
-    return RANDOM.choice(found) if found else None
+    return db.chance.choice(found) if found else None
 
 
 def lease(
-    connection: Connection, task: Task, person: Person, item: str, purpose: Purpose, repetition: int, number: int, now: float
+    db: Database, connection: Connection, task: Task, person: Person, item: str, purpose: Purpose, repetition: int, number: int, now: float
 ) -> Assignment:
     """Put the item before the person.  Where they had let it go before, it stands as it stood then."""
     expires = now + task.settings.lease
@@ -143,21 +142,21 @@ def lease(
         connection.execute(update(assignments).where(same).values(state="open", leased=now, expires=expires, number=number))
         return replace(before[0], state="open", leased=now, expires=expires)
     content = content_of(connection, item)
-    order = arrangement(connection, item, len(content.responses))
-    values = {"id": opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
+    order = arrangement(db, connection, item, len(content.responses))
+    values = {"id": db.opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
     values |= {"order": order, "revision": task.revision, "shown": shown(content, order, task.revision)}
     values |= {"leased": now, "expires": expires, "state": "open", "extra": False}
     connection.execute(insert(assignments).values(values | {"number": number}))
     return Assignment(**{**values, "order": tuple(order)}, content=content)  # type: ignore[arg-type]
 
 
-def arrangement(connection: Connection, item: str, n: int) -> list[int]:
+def arrangement(db: Database, connection: Connection, item: str, n: int) -> list[int]:
     """In which order the responses stand: by chance; of two, the other way round than for the person before."""
     if n == 2 and (last := connection.scalar(select(assignments.c.order).where(assignments.c.item == item).limit(1))):
         told = int(connection.scalar(select(func.count()).where(assignments.c.item == item)) or 0)
         return list(last) if told % 2 == 0 else list(reversed(last))
     order = list(range(n))
-    RANDOM.shuffle(order)
+    db.chance.shuffle(order)
     return order
 
 

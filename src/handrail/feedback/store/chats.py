@@ -4,7 +4,6 @@ Message and answers are one event, the choice another; so a conversation that is
 """
 
 import hashlib
-import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +19,6 @@ from handrail.feedback.store.people import Person
 from handrail.feedback.store.projects import settings_at
 from handrail.feedback.store.tables import assignments, canonical
 from handrail.records import Message, Record
-
-RANDOM = random.SystemRandom()
 
 
 class Said(Record):
@@ -76,7 +73,7 @@ def say(db: Database, person: Person, assignment: str, said: Said, responses: tu
         if already(connection, said.key, digest) is None:
             may_speak(settings, standing)
             order = [0, 1]
-            RANDOM.shuffle(order)
+            db.chance.shuffle(order)
             body: dict[str, Any] = {"message": said.message, "responses": list(responses), "order": order, "state": standing.state}
             standing.apply("turn", body, db.now(), 0.0)
             append(db, connection, found, version + 1, Event(person, said.key, digest, "turn", body))

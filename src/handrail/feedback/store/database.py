@@ -3,7 +3,8 @@
 A commit that has returned is on disk: SQLite writes ahead with synchronous=FULL, PostgreSQL as it is set up.
 """
 
-import secrets
+import base64
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,17 +25,21 @@ BUSY = 10.0  # seconds to wait for another process that writes to the same SQLit
 class Database:
     """A database with its schema at the newest version."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time):
-        self.engine, self.clock = engine, clock
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time, chance: random.Random | None = None):
+        self.engine, self.clock, self.chance = engine, clock, chance or random.SystemRandom()
         self.sqlite = engine.dialect.name == "sqlite"
         self._one_writer = threading.Lock()  # SQLite has one at a time; threads that queue here do not sleep and poll
 
     @classmethod
-    def open(cls, where: str | Path, clock: Callable[[], float] = time.time) -> "Database":
-        """From a path to an SQLite file, which is made if it is absent, or a URL.  Raises InputError, StorageError."""
+    def open(cls, where: str | Path, clock: Callable[[], float] = time.time, chance: random.Random | None = None) -> "Database":
+        """From a path to an SQLite file, which is made if it is absent, or a URL.
+
+        A `chance` of one's own makes orders and ids the same each time: for simulated labellers alone.
+        Raises InputError, StorageError.
+        """
         try:
             engine = connect(str(where))
-            database = cls(engine, clock)
+            database = cls(engine, clock, chance)
             database.migrate()
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0]
@@ -80,6 +85,10 @@ class Database:
     def now(self) -> float:
         """Seconds since 1970."""
         return self.clock()
+
+    def opaque(self) -> str:
+        """An id that tells nothing: 128 random bits."""
+        return base64.urlsafe_b64encode(self.chance.randbytes(16)).decode().rstrip("=")
 
     def close(self) -> None:
         self.engine.dispose()
@@ -128,8 +137,3 @@ def shown(where: str) -> str:
         return make_url(where).render_as_string(hide_password=True) if "://" in where else where
     except ArgumentError:
         return "the given URL"
-
-
-def opaque() -> str:
-    """An id that tells nothing: 128 random bits."""
-    return secrets.token_urlsafe(16)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from handrail.errors import InputError
 from handrail.feedback.kinds import Item, TaskSettings, fits
-from handrail.feedback.store.database import Database, opaque
+from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.tables import assignments, canonical, items, members, projects, revisions, tasks
 
@@ -155,7 +155,7 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
             if content in there:
                 connection.execute(update(items).where(items.c.id == there[content]).values(priority=item.priority))
                 continue
-            there[content] = opaque()
+            there[content] = db.opaque()
             values = {"id": there[content], "task": task.id, "position": position, "content": content, "created": db.now()}
             purpose = "practice" if item.practice else "gold" if item.gold is not None else "work"
             rows.append(values | {"item": item.model_dump(mode="json"), "purpose": purpose, "priority": item.priority, "taken": 0})

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, select
 from handrail.errors import InputError
 from handrail.feedback.kinds import ANSWER, Item, Label, Purpose
 from handrail.feedback.store.assignment import content_of, read, shown
-from handrail.feedback.store.database import Database, opaque
+from handrail.feedback.store.database import Database
 from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, settle, stand
 from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.projects import Task
@@ -209,7 +209,7 @@ def adjudication(db: Database, connection: Connection, by: Person, task: Task, i
         return before[0]
     content, now = content_of(connection, item), db.now()
     order = list(range(len(content.responses)))
-    values = {"id": opaque(), "item": item, "task": task.id, "person": by.id, "purpose": "adjudication", "repetition": ADJUDICATION}
+    values = {"id": db.opaque(), "item": item, "task": task.id, "person": by.id, "purpose": "adjudication", "repetition": ADJUDICATION}
     values |= {"order": order, "revision": task.revision, "shown": shown(content, order, task.revision), "number": 0}
     connection.execute(insert(assignments).values(values | {"leased": now, "expires": now, "state": "done", "extra": False}))
     return read(connection, which)[0]
