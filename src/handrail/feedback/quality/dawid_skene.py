@@ -17,14 +17,12 @@ class ErrorRates:
         confusion: [L, C, C] the chance that a labeller says l of an item whose class is j, at [labeller, j, l].
         posterior: [N, C] of each item's class.
         accuracy: [L] the chance that a labeller names the class of an item drawn at random.
-        steps: until nothing moved by more than `TOLERANCE`.
     """
 
     marginal: np.ndarray
     confusion: np.ndarray
     posterior: np.ndarray
     accuracy: np.ndarray
-    steps: int
 
 
 def dawid_skene(
@@ -53,7 +51,7 @@ def dawid_skene(
     posterior /= np.maximum(posterior.sum(1, keepdims=True), 1)
     posterior[known >= 0] = np.eye(classes)[known[known >= 0]]
     answered = posterior.sum(1) > 0
-    for step in range(1, STEPS + 1):
+    for _ in range(STEPS):
         table = np.full((labellers, classes, classes), smoothing / classes)
         np.add.at(table.transpose(0, 2, 1), (labeller, answer), posterior[item])
         confusion = table / np.maximum(table.sum(2, keepdims=True), 1e-300)
@@ -69,4 +67,4 @@ def dawid_skene(
         if moved < TOLERANCE:
             break
     accuracy = np.einsum("j,ljj->l", marginal, confusion)
-    return ErrorRates(marginal, confusion, posterior, accuracy, step)
+    return ErrorRates(marginal, confusion, posterior, accuracy)

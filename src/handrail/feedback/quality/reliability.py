@@ -150,7 +150,9 @@ def error_rates(sheet: Sheet) -> tuple[tuple[ErrorRate, ...], tuple[Verdict, ...
     given = np.bincount(sheet.labeller, minlength=len(sheet.labellers)).tolist()
     labellers = tuple(
         ErrorRate(
-            labeller=name, accuracy=wilson(found.accuracy[n] * given[n], given[n]), confusion=tuple(map(tuple, found.confusion[n].tolist()))
+            labeller=name,
+            accuracy=wilson(float(found.accuracy[n]) * given[n], given[n]),
+            confusion=tuple(map(tuple, found.confusion[n].tolist())),
         )
         for n, name in enumerate(sheet.labellers)
     )
