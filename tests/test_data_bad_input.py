@@ -155,7 +155,7 @@ def test_bad_parquet(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    refused(load_prompts, written(tmp_path, b"a,b\n", "rows.csv"), "this kind of file is not known")
+    refused(load_prompts, written(tmp_path, b"a,b\n", "rows.xlsx"), "this kind of file is not known")
     refused(load_prompts, written(tmp_path, b"nothing", "rows.jsonl.gz"), "cannot be read")
     (tmp_path / "empty").mkdir()
     refused(load_prompts, Source(path=str(tmp_path / "empty")), "no file for the split 'train'; found no such file")
