@@ -93,8 +93,7 @@ class Guard:
                 found = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     found.setdefault(name, value)
-                if not scope["path"].startswith("/static/"):
-                    found.setdefault("cache-control", "no-store")
+                found.setdefault("cache-control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
             await send(message)
 
         await self.app(scope, counted, guarded)
