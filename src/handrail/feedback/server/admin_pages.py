@@ -13,8 +13,8 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData, UploadFile
 
 from handrail.errors import HandrailError, InputError
-from handrail.feedback import uploads
-from handrail.feedback.server import task_form, words
+from handrail.feedback import uploads, words
+from handrail.feedback.server import task_form
 from handrail.feedback.server.api import TaskId
 from handrail.feedback.server.kept import Kept
 from handrail.feedback.server.manage import Before, Name, known, person_of, there
@@ -265,7 +265,8 @@ def everybody(request: Request, admin: Admin, told: str = "") -> Response:
 def people_page(request: Request, status: int = 200, **more: Any) -> Response:
     db: Database = request.app.state.db
     names = [found["name"] for found in projects.all_projects(db)]
-    about: dict[str, Any] = {"everybody": people.everybody(db), "names": names, "form": {}} | more
+    about: dict[str, Any] = {"everybody": people.everybody(db), "names": names, "form": {}}
+    about.update(more)
     return page(request, "admin_people.html", status, **about)
 
 

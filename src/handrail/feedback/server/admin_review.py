@@ -8,11 +8,11 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.datastructures import FormData
 
 from handrail.errors import InputError
+from handrail.feedback.exports import weights as weights_of
 from handrail.feedback.formats import FORMATS
 from handrail.feedback.kinds import Compared, Demonstrated, Ranked, Rated, TaskSettings
 from handrail.feedback.server.admin_pages import Form, PageRoute, text, to
 from handrail.feedback.server.api import Opaque, TaskId
-from handrail.feedback.server.board import weights
 from handrail.feedback.server.bundle import bundle
 from handrail.feedback.server.manage import Name, known, there
 from handrail.feedback.server.pages import page
@@ -45,7 +45,7 @@ def quality(request: Request, admin: Admin, project: Name, task: TaskName = "") 
     behind = review.last_event(db, project) - found.upto
     tasks = [one.name for one in projects.all_tasks(db, project)]
     about = {"project": project, "task": task, "tasks": tasks, "measured": found, "behind": behind}
-    return page(request, "admin_quality.html", quality=found.quality, weights=weights(found.quality), **about)
+    return page(request, "admin_quality.html", quality=found.quality, weights=weights_of(found.quality), **about)
 
 
 @router.get("/p/{project}/disagreements")

@@ -44,12 +44,3 @@ class Board:
             measured = Measured(upto, self._db.now(), time.perf_counter() - started, quality)
             self._known[project, task] = measured
         return measured
-
-
-def weights(quality: Quality) -> dict[str, float]:
-    """The weight of each labeller's rankings; over several kinds of task the mean, by answers."""
-    told: dict[str, list[tuple[int, float]]] = {}
-    for part in quality.parts:
-        for one in part.reliability:
-            told.setdefault(one.labeller, []).append((one.answers, one.weight))
-    return {name: sum(n * w for n, w in some) / sum(n for n, _ in some) for name, some in sorted(told.items()) if sum(n for n, _ in some)}

@@ -1,5 +1,6 @@
 """What those who run a project look at: what came in each day, what was said of an item and by whom, what was flagged."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from handrail.feedback.store.tables import assignments, events, items, people, p
 
 EVERYTHING = Rules(purposes=("work", "gold", "repeat", "practice", "adjudication"), flagged=True, settled=False)
 DAY = 86_400.0
+IDS = 500  # in one query
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,13 @@ def answered(db: Database, project: str) -> dict[str, int]:
         return {name: int(count) for name, count in connection.execute(query)}
 
 
+def skipped(db: Database, task: Task) -> int:
+    """How many times somebody has left an item of a task to others."""
+    which = (assignments.c.task == task.id) & (assignments.c.state == "skipped")
+    with db.read() as connection:
+        return int(connection.scalar(select(func.count()).where(which)) or 0)
+
+
 def flags(db: Database, project: str) -> list[Flag]:
     """The flags that stand, the newest first.  Raises InputError."""
     with db.read() as connection:
@@ -214,6 +223,19 @@ def one_label(db: Database, label: str) -> tuple[Label | None, list[Past]]:
             raise InputError(f"there is no label {label!r} in this store", "the id that an export gives as `label`")
         found = view(connection, project, only=assignments.c.id == label)
         return (found[0] if found else None), past(connection, label)
+
+
+def named(db: Database, ids: Sequence[str]) -> list[Label]:
+    """The labels with these ids as they stand, those that are in the store, in its order."""
+    wanted = set(ids)
+    with db.read() as connection:
+        homes: dict[str, None] = {}
+        for start in range(0, len(ids), IDS):
+            query = (
+                select(projects.c.name).join(tasks, tasks.c.project == projects.c.id).join(assignments, assignments.c.task == tasks.c.id)
+            )
+            homes |= dict.fromkeys(connection.scalars(query.where(assignments.c.id.in_(ids[start : start + IDS])).distinct()))
+        return [label for project in homes for label in view(connection, project) if label.id in wanted]
 
 
 def past(connection: Connection, assignment: str) -> list[Past]:

@@ -160,6 +160,12 @@ def again(db: Database, snapshot: str) -> tuple[Snapshot, list[Label]]:
     return made, found
 
 
+def there(db: Database, snapshot: str) -> bool:
+    """Whether there is such a snapshot."""
+    with db.read() as connection:
+        return connection.scalar(select(snapshots.c.id).where(snapshots.c.id == snapshot)) is not None
+
+
 def all_snapshots(db: Database, project: str) -> list[Snapshot]:
     """Those of a project, the newest first."""
     with db.read() as connection:
