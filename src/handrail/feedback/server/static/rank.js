@@ -18,7 +18,7 @@ export function make(item, task, draft, changed) {
   const hint = h("p", { class: "small soft", id: "board-hint" });
   const board = h("section", { class: "card boardbox", "aria-labelledby": "board-title" }, h("h3", { id: "board-title" }, "Your order"), list, hint);
 
-  const first = (number) => item.responses[number].text.trim().replace(/\s+/g, " ").slice(0, 80) || "(empty)";
+  const first = (number) => item.responses[number].text.replace(/[*_`#>~|]+|\s+/g, " ").trim().slice(0, 80) || "(empty)";
 
   function told(number) {
     const with_ = order.tied(state, number).map((other) => LETTERS[other]);
