@@ -6,6 +6,7 @@ from typing import Any
 
 from handrail.feedback.kinds import Chatted, Compared, Demonstrated, Ranked, Rated
 from handrail.feedback.quality import Figure
+from handrail.feedback.quality.figures import FEWEST
 
 
 def letter(index: int) -> str:
@@ -39,7 +40,9 @@ def percent(value: float | None) -> str:
 def measured(figure: Figure | None, *, share: bool = False) -> str:
     """A figure with its interval, or why there is none."""
     if figure is None or figure.value is None:
-        return f"too few ({figure.n})" if figure is not None and figure.n else "–"
+        if figure is None or not figure.n:
+            return "–"
+        return f"too few ({figure.n})" if figure.n < FEWEST else "not defined: all are alike"
     if share:
         return f"{percent(figure.value)} ({100 * (figure.low or 0):.0f} to {100 * (figure.high or 0):.0f})"
     return f"{figure.value:.2f} ({figure.low or 0:.2f} to {figure.high or 0:.2f})"

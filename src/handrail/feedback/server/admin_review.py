@@ -25,7 +25,7 @@ from handrail.feedback.store.snapshots import Rules
 router = APIRouter(prefix="/admin", include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
 Key = Annotated[str, Query(max_length=64)]
 SAID = {  # the formats in words
-    "handrail": "Handrail's own records, for `handrail reward` and the other stages",
+    "handrail": "Handrail's own records, for training",
     "trl": "TRL: preference, unpaired preference, prompt and completion",
     "hh": "transcripts with chosen and rejected",
     "labelstudio": "Label Studio",
