@@ -75,7 +75,12 @@ def worked_in(db: Database, n: int = 12) -> dict[str, Task]:
         person = people.invite(db, f"Person {number + 1}", to=["support"], pseudonym=f"labeller-{number + 1}", by=admin)
         work(db, tasks["pairs"], person, prefers(number < 2))
         work(db, tasks["ranking"], person, in_order)
-        work(db, tasks["scales"], person, lambda given: Rated(ratings=tuple({"helpful": float(rng.randint(1, 5)), "concise": 2.0} for _ in given.order)))
+        work(
+            db,
+            tasks["scales"],
+            person,
+            lambda given: Rated(ratings=tuple({"helpful": float(rng.randint(1, 5)), "concise": 2.0} for _ in given.order)),
+        )
     return tasks
 
 

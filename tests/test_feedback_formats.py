@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from labels_of_every_kind import HOSTILE, PLAIN, TALK, hostile, label, labels
 from handrail.errors import InputError, StorageError
 from handrail.feedback.formats import FORMATS, Export, Options, export, records_of, write_export
 from handrail.feedback.formats import folder as folders
 from handrail.feedback.kinds import Compared, Criterion, Demonstrated, Label, Rated, TaskSettings
 from handrail.records import Demonstration, Message, Prompt, Ranking, Rating
+from labels_of_every_kind import HOSTILE, PLAIN, TALK, hostile, label, labels
 
 ALL = Options(threshold=3)
 

@@ -57,7 +57,12 @@ def serious(page: Any) -> list[str]:
     """What axe finds that keeps somebody from using the page."""
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [f"{one['id']}: {node['target']} {node['failureSummary']}" for one in found if one["impact"] in ("serious", "critical") for node in one["nodes"]]
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 def too_wide(page: Any) -> int:
@@ -199,7 +204,13 @@ def test_every_page_fits_and_can_be_used_by_everybody(browser: Any, tmp_path: Pa
         page = signed_in(browser, world, viewport=SIZES[size], color_scheme=scheme)
         names = [
             *("", "/p/support", "/p/support/new", "/p/support/new?kind=rate", "/p/support/new?kind=chat", f"/tasks/{tasks['pairs'].id}"),
-            *(f"/tasks/{tasks['ranking'].id}/edit", "/people", "/people/labeller-1/delete", "/p/support/quality", "/p/support/disagreements"),
+            *(
+                f"/tasks/{tasks['ranking'].id}/edit",
+                "/people",
+                "/people/labeller-1/delete",
+                "/p/support/quality",
+                "/p/support/disagreements",
+            ),
             *(f"/tasks/{tasks['pairs'].id}/items/{item}", f"/tasks/{tasks['scales'].id}/items/{rated}", "/p/support/exports", "/audit"),
         ]
         wrong = []

@@ -19,7 +19,7 @@ from handrail.feedback.server.api import TaskId
 from handrail.feedback.server.kept import Kept
 from handrail.feedback.server.manage import Before, Name, known, person_of, there
 from handrail.feedback.server.pages import page, templates
-from handrail.feedback.server.render import markdown
+from handrail.feedback.server.render import line, markdown
 from handrail.feedback.server.review import After
 from handrail.feedback.server.security import Admin
 from handrail.feedback.server.task_form import KINDS, Draft
@@ -30,7 +30,7 @@ from handrail.feedback.store.projects import Task
 PAGE = 50  # lines of a list
 AS = {"work": "work to be done", "gold": "gold items, to check labellers", "practice": "the practice round"}
 
-templates.env.globals |= {"letter": words.letter, "words": words, "markdown": markdown, "KINDS": KINDS, "AS": AS}
+templates.env.globals |= {"letter": words.letter, "words": words, "markdown": markdown, "line": line, "KINDS": KINDS, "AS": AS}
 
 
 class PageRoute(APIRoute):
@@ -141,13 +141,13 @@ def make_task(request: Request, admin: Admin, project: Name, form: Form) -> Resp
         return to(f"/admin/p/{project}/new")
     draft, name = task_form.read(form, kind), text(form, "name")  # type: ignore[arg-type]
     if again := another_look(form, draft):
-        return task_page(request, project, draft, name=name, **again)
+        return task_page(request, project, draft, typed=name, **again)
     try:
         task = projects.make_task(db, project, name, task_form.settings_of(draft), admin)
     except task_form.Unfit as error:
-        return task_page(request, project, draft, None, 422, name=name, faults=error.faults)
+        return task_page(request, project, draft, None, 422, typed=name, faults=error.faults)
     except InputError as error:
-        return task_page(request, project, draft, None, 422, name=name, faults=[f"{error.found}: {error.allowed}"])
+        return task_page(request, project, draft, None, 422, typed=name, faults=[f"{error.found}: {error.allowed}"])
     return to(f"/admin/tasks/{task.id}")
 
 
@@ -225,7 +225,7 @@ def preview(request: Request, admin: Admin, task: TaskId, left: Name) -> Respons
     """What a file holds, what is left out of it and why, and the first items as labellers will see them."""
     found = there(request.app.state.db, task)
     as_, read = waiting(request, admin, task, left)
-    about = {"task": found, "project": found.project, "left": left, "as_": as_}
+    about: dict[str, Any] = {"task": found, "project": found.project, "left": left, "as_": as_}
     return page(request, "admin_import.html", upload=read, urgent=any(item.priority for item in read.items), **about)
 
 

@@ -21,7 +21,7 @@ class Kept:
 
     def leave(self, person: Person, thing: Any) -> str:
         """Under which name it can be picked up."""
-        name = secrets.token_urlsafe(12)
+        name = secrets.token_hex(12)
         with self._lock:
             self._things[name] = (person.id, time.monotonic(), thing)
             while len(self._things) > MOST:

@@ -7,6 +7,7 @@ from html import escape
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from markupsafe import Markup
 
 PLAIN = 40_000  # characters: longer text is shown as it is, markdown would take too long on it
 JOINERS = (0x200C, 0x200D)  # part of the spelling between letters and in emoji
@@ -25,6 +26,12 @@ def markdown(text: str) -> str:
 def plain(text: str) -> str:
     """Text as it is, with its line breaks."""
     return f'<p class="plain">{mark_invisible(escape(text))}</p>'
+
+
+def line(text: str, most: int = 10_000) -> Markup:
+    """A short text within a line, such as the beginning of a prompt in a list."""
+    shortened = text if len(text) <= most else text[: most - 1].rstrip() + "…"
+    return Markup(mark_invisible(escape(shortened)))
 
 
 def mark_invisible(html: str) -> str:

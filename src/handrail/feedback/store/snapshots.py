@@ -170,7 +170,9 @@ def all_snapshots(db: Database, project: str) -> list[Snapshot]:
     """Those of a project, the newest first."""
     with db.read() as connection:
         number = project_id(connection, project)
-        rows = connection.execute(select(snapshots).where(snapshots.c.project == number).order_by(snapshots.c.created.desc(), snapshots.c.upto.desc())).all()
+        rows = connection.execute(
+            select(snapshots).where(snapshots.c.project == number).order_by(snapshots.c.created.desc(), snapshots.c.upto.desc())
+        ).all()
     return [Snapshot(r.id, project, Rules.model_validate(r.rules), r.upto, r.labels, r.sha256, r.created) for r in rows]
 
 
