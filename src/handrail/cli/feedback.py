@@ -60,9 +60,11 @@ def serve(
     from handrail.cli.feedback_models import responders
     from handrail.feedback.server import ServerSettings
     from handrail.feedback.server import serve as run
+    from handrail.feedback.server.serve import check
 
     models = responders(chat or [], chat_key)
     settings = ServerSettings(host=host, port=port, public=public, sign_in=not no_sign_in)
+    check(settings)  # before a store is made
     with store(db, make=True) as found, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
         run(found, settings, models, say=lambda line: out.print(Text(line), soft_wrap=True))
     out.print("[dim]stopped; every confirmed label is in the store[/]")
