@@ -149,7 +149,8 @@ def run_folder(folder: Path, config: str, inputs: dict) -> Path:
 def test_a_policy_leads_back_to_each_answer(here: Path) -> None:
     ranked(here)
     taken = call("export", "rankings.jsonl", "--project", "support")
-    run_folder(here / "runs/reward", "model:\n  path: hub/name\ndata:\n  path: rankings.jsonl\n", {"data": taken["files"]["rankings.jsonl"]})
+    config = "model:\n  path: hub/name\ndata:\n  path: rankings.jsonl\n"
+    run_folder(here / "runs/reward", config, {"data": taken["files"]["rankings.jsonl"]})
     (here / "runs/reward/model").mkdir()
     run_folder(here / "runs/ppo", "reward:\n  model: runs/reward/model\n", {"reward": "0"})
     [origin] = call("trace", "runs/ppo")["origins"]
@@ -174,7 +175,8 @@ def test_lines_without_a_note_lead_back_by_their_ids_and_another_store_is_refuse
     (here / "some.jsonl").write_text("\n".join(lines[:4]) + "\n")
     run_folder(here / "some", "data:\n  path: some.jsonl\n", {"data": "0"})
     [origin] = call("trace", "some")["origins"]
-    assert origin["note"] is None and sorted(one["id"] for one in origin["labels"]) == sorted(json.loads(line)["label"] for line in lines[:4])
+    assert origin["note"] is None
+    assert {one["id"] for one in origin["labels"]} == {json.loads(line)["label"] for line in lines[:4]}
     run_folder(here / "all", "data:\n  path: rankings.jsonl\n", {"data": "0"})
     assert call("trace", "all")["origins"][0]["trained_on_these_bytes"] is False
     Database.open("empty.db").close()
@@ -184,7 +186,8 @@ def test_lines_without_a_note_lead_back_by_their_ids_and_another_store_is_refuse
 
 def test_nothing_heavy_is_loaded_without_a_model(here: Path) -> None:
     ranked(here)
-    code = "import sys\nfrom handrail.cli import app\ntry:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\nassert 'torch' not in sys.modules"
+    work = "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code"
+    code = f"import sys\nfrom handrail.cli import app\n{work}\nassert 'torch' not in sys.modules"
     for arguments in (("status",), ("invite", "X"), ("export", "x.jsonl", "--project", "support"), ("serve", "--help")):
         done = subprocess.run([sys.executable, "-c", code, "feedback", *arguments], capture_output=True, text=True, cwd=here)
         assert done.returncode == 0, done.stderr
@@ -192,7 +195,8 @@ def test_nothing_heavy_is_loaded_without_a_model(here: Path) -> None:
 
 def test_ctrl_c_ends_it_cleanly_and_the_first_link_is_told(here: Path) -> None:
     command = [sys.executable, "-m", "handrail", "feedback", "serve", "--port", "0"]
-    app_process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    env, pipe = os.environ | {"PYTHONUNBUFFERED": "1"}, subprocess.PIPE
+    app_process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=here, env=env)
     assert app_process.stdout is not None
     address, link = app_process.stdout.readline(), app_process.stdout.readline()
     assert "http://127.0.0.1:" in address and "/enter/" in link
@@ -218,7 +222,8 @@ def test_models_to_chat_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(httpx2, "post", post)
     monkeypatch.setenv("SOME_KEY", "secret")
     loads = []
-    monkeypatch.setattr(feedback_models, "load", lambda path, template: loads.append(path) or (lambda said, *rest: said[-1]["content"][::-1]))
+    backwards = lambda said, *rest: said[-1]["content"][::-1]  # noqa: E731
+    monkeypatch.setattr(feedback_models, "load", lambda path, template: loads.append(path) or backwards)
     found = feedback_models.responders([f"mine={tmp_path}", "theirs=http://127.0.0.1:1/v1/#big"], "SOME_KEY")
     said = (Message(role="user", content="abc"),)
     assert loads == [], "nothing is loaded before somebody talks to it"

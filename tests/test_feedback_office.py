@@ -53,7 +53,8 @@ def pages(db: Database) -> list[str]:
     """Every page that can be asked for."""
     task = projects.find_task(db, "support", "pairs")
     item = review.item_states(db, task, 1)[0].id
-    inside = [f"/p/support{rest}" for rest in ("", "/new", "/new?kind=rank", "/quality", "/quality?task=pairs", "/disagreements", "/exports")]
+    parts = ("", "/new", "/new?kind=rank", "/quality", "/quality?task=pairs", "/disagreements", "/exports")
+    inside = [f"/p/support{rest}" for rest in parts]
     about = [f"/tasks/{task.id}", f"/tasks/{task.id}/edit", f"/tasks/{task.id}/items/{item}"]
     return [f"/admin{rest}" for rest in ("", *inside, *about, "/people", "/people/labeller-1/delete", "/audit")]
 
@@ -92,7 +93,8 @@ def test_a_task_is_made_from_its_form_and_revised(office: TestClient, db: Databa
         fields |= {f"scale-{n}-{k}": v for k, v in zip(("name", "low", "high", "question"), (name, "1", "7", "Does it?"), strict=True)}
     assert office.post("/admin/p/support/new", data=fields, follow_redirects=False).status_code == 303
     made = projects.find_task(db, "support", "scored")
-    wanted = TaskSettings(kind="rate", title="Scored", instructions="Be\nfair.", overlap=3, lease=750.0, gold=0.15, ask_reason=True, examples=("*so*",))
+    told = {"title": "Scored", "instructions": "Be\nfair.", "examples": ("*so*",), "ask_reason": True}
+    wanted = TaskSettings(kind="rate", overlap=3, lease=750.0, gold=0.15, **told)
     scale = Criterion(name="helpful", question="Does it?", high=7)
     assert made.settings == wanted.model_copy(update={"criteria": (scale,), "ties": False, "strength": False})
 
@@ -149,7 +151,8 @@ def test_kept_things_are_one_persons_for_an_hour(db: Database, monkeypatch: pyte
 def test_an_item_is_settled_blind_and_leaves_the_list(office: TestClient, db: Database) -> None:
     disputed = office.get("/api/projects/support/disagreements").json()
     of_pairs = [one for one in disputed if one["task"] == "pairs" and "Question" in one["prompt"]["messages"][0]["content"]]
-    assert len(of_pairs) == 4 and all({said["labeller"] for said in one["said"]} <= {f"labeller-{n}" for n in (1, 2, 3)} for one in of_pairs)
+    assert len(of_pairs) == 4
+    assert {said["labeller"] for one in of_pairs for said in one["said"]} == {f"labeller-{n}" for n in (1, 2, 3)}
     one = of_pairs[0]
     address = f"/admin/tasks/{one['task_id']}/items/{one['item']}"
     page = office.get(address).text
@@ -288,7 +291,8 @@ def test_a_project_comes_back_whole_from_its_archive(db: Database, tmp_path: Pat
     assert snapshots.again(other, taken.id) == (taken, found), "the same id gives the same labels in the other store"
     assert review.everything(other, "support") == review.everything(db, "support")
     assert projects.find_task(other, "support", "pairs").settings.instructions == "new"
-    assert [projects.progress(other, one) for one in projects.all_tasks(other)] == [projects.progress(db, one) for one in projects.all_tasks(db)]
+    here, there = ([projects.progress(store, one) for one in projects.all_tasks(store)] for store in (db, other))
+    assert here == there
     states = {one["pseudonym"]: (one["name"], one["deleted"] is None) for one in people.everybody(other)}
     assert states["labeller-1"] == ("labeller-1", True) and states["labeller-2"] == (None, False)
     same = work(other, projects.find_task(other, "support", "pairs"), people.named(other, "labeller-1"), prefers(True))

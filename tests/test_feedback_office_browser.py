@@ -157,7 +157,7 @@ def test_from_an_empty_app_to_an_export(browser: Any, world: World, tmp_path: Pa
     page.goto(f"{world.address}/admin/audit")
     told = page.locator("main").inner_text()
     assert all(done in told for done in ("delete person", "export", "adjudicate", "import", "invite", "make task", "make project"))
-    assert page.problems == []
+    assert [one for one in page.problems if "422" not in one] == [], "but for the form that was refused"
     page.get_by_role("button", name="Sign out").click()
     page.goto(f"{world.address}/admin")
     assert "You are not signed in" in page.locator("main").inner_text()
