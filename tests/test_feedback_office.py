@@ -15,7 +15,7 @@ from handrail.errors import DataError, InputError
 from handrail.feedback import provenance, uploads
 from handrail.feedback.formats import read_archive, write_archive
 from handrail.feedback.kinds import Compared, Criterion, Demonstrated, Item, Ranked, Rated, TaskSettings
-from handrail.feedback.server import ServerSettings, create_app
+from handrail.feedback.server import ServerSettings, board, create_app
 from handrail.feedback.server.kept import Kept
 from handrail.feedback.store import Database, archive, assignment, labels, people, projects, review, snapshots
 from handrail.feedback.store.labels import Submission
@@ -227,18 +227,34 @@ def test_status_counts_what_came_in_each_day(db: Database) -> None:
 
 
 def test_agreement_follows_the_labels_and_is_computed_once(office: TestClient, db: Database) -> None:
-    board = office.app.state.board  # type: ignore[attr-defined]
+    figures = office.app.state.board  # type: ignore[attr-defined]
     found = office.get("/api/projects/support/agreement?task=ranking").json()
     [part] = found["quality"]["parts"]
     assert part["kind"] == "rank" and part["shared"] == 4 and found["upto"] == review.last_event(db, "support")
-    assert board.of("support", "ranking") is board.of("support", "ranking")
+    assert figures.of("support", "ranking") is figures.of("support", "ranking")
     task = projects.find_task(db, "support", "ranking")
     projects.take_in(db, task, [Item(prompt=Prompt.of("more"), responses=("a", "b"))])
-    known = board.of("support", "ranking")
+    known = figures.of("support", "ranking")
     db.clock = lambda: time.time() + 20 * known.took + 1
     work(db, task, people.named(db, "labeller-3"), in_order)
-    assert board.of("support", "ranking").quality.labels > known.quality.labels
+    assert figures.of("support", "ranking").quality.labels > known.quality.labels
     assert office.get("/api/projects/support/agreement?task=nothing").status_code == 404
+
+
+def test_figures_that_take_long_are_made_in_the_background(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = worked_in(db, 4)
+    found = board.Board(db)
+    old = found.of("support")
+    monkeypatch.setattr(board, "LONG", 0.0)
+    projects.take_in(db, tasks["ranking"], [Item(prompt=Prompt.of("more"), responses=("a", "b"))])
+    work(db, tasks["ranking"], people.named(db, "labeller-3"), in_order)
+    db.clock = lambda: time.time() + 20 * old.took + 1
+    assert found.of("support") is old, "nobody waits"
+    until = time.monotonic() + 60
+    while found.of("support") is old:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert found.of("support").quality.labels == old.quality.labels + 1
 
 
 def test_a_snapshot_is_downloaded_with_what_leads_back_to_it(office: TestClient, db: Database) -> None:

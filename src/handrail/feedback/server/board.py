@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from handrail.feedback.quality import Quality, summary
 from handrail.feedback.store import Database, review
 
+LONG = 1.0  # seconds that somebody waits for figures, where there are older ones
 REST = 20.0  # while labels come in, the figures are computed anew after so many times the seconds that it took
 
 
@@ -29,11 +30,20 @@ class Board:
         self._lock = threading.Lock()
 
     def of(self, project: str, task: str = "") -> Measured:
-        """The figures of a project, or of one of its tasks.  Raises InputError."""
+        """The figures of a project, or of one of its tasks.  Raises InputError.
+
+        Where they are old and take long, the old ones are given at once and new ones are made in the background.
+        """
         upto = review.last_event(self._db, project)
         known = self._known.get((project, task))
         if known and (known.upto == upto or self._db.now() - known.at < REST * known.took):
             return known
+        if known and known.took > LONG:
+            threading.Thread(target=self._measure, args=(project, task, upto), daemon=True).start()
+            return known
+        return self._measure(project, task, upto)
+
+    def _measure(self, project: str, task: str, upto: int) -> Measured:
         with self._lock:  # one at a time: two would only slow each other down
             known = self._known.get((project, task))
             if known and known.upto >= upto:
