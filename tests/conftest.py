@@ -8,6 +8,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 
+pytest_plugins = ["feedback_world"]  # the fixtures of the feedback room
+
 torch.set_num_threads(1)
 
 

@@ -21,10 +21,13 @@ from handrail.records import Message, Prompt
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 CHROMIUM += ["--disable-component-update", "--disable-sync"]
 
-CODE = "```python\ndef area(width, height):\n    return width * height  # a line that is much too long to stand in a narrow card without scrolling\n```"
+LINE = "    return width * height  # a line that is much too long to stand in a narrow card without scrolling"
+CODE = f"```python\ndef area(width, height):\n{LINE}\n```"
 ARABIC = "مرحبا بالعالم. هذا نص يُقرأ من اليمين إلى اليسار، مع كلمة English في وسطه."
-LISTED = "Two things matter:\n\n1. **Water** it once a week\n2. Keep it out of the *midday* sun\n\n| month | litres |\n|---|---|\n| May | 2 |\n| July | 5 |"
-INSTRUCTIONS = "Prefer the response that **helps most** and claims nothing false.\n\n- Length is no merit\n- A polite refusal is better than a harmful answer"
+LISTED = "Two things matter:\n\n1. **Water** it once a week\n2. Keep it out of the *midday* sun\n\n"
+LISTED += "| month | litres |\n|---|---|\n| May | 2 |\n| July | 5 |"
+INSTRUCTIONS = "Prefer the response that **helps most** and claims nothing false.\n\n"
+INSTRUCTIONS += "- Length is no merit\n- A polite refusal is better than a harmful answer"
 
 
 class Echo:
@@ -75,7 +78,10 @@ class World:
 
     def task(self, name: str, items: list[Item], **settings: object) -> Task:
         made = projects.make_task(
-            self.db, "garden", name, TaskSettings.model_validate({"kind": name.split("-")[0], "title": name.capitalize(), "overlap": 8, **settings})
+            self.db,
+            "garden",
+            name,
+            TaskSettings.model_validate({"kind": name.split("-")[0], "title": name.capitalize(), "overlap": 8, **settings}),
         )
         projects.take_in(self.db, made, items)
         return made
@@ -107,7 +113,10 @@ def asked(text: str, *responses: str, **more: object) -> Item:
 
 
 def compare_items(n: int, start: int = 0) -> list[Item]:
-    return [asked(f"Question {i}: when do I plant tulips?", f"In autumn, answer {i}.", f"In spring, answer {i}.") for i in range(start, start + n)]
+    return [
+        asked(f"Question {i}: when do I plant tulips?", f"In autumn, answer {i}.", f"In spring, answer {i}.")
+        for i in range(start, start + n)
+    ]
 
 
 def rank_items(n: int, k: int = 6) -> list[Item]:
@@ -139,7 +148,10 @@ def every_kind(world: World) -> dict[str, Task]:
         Criterion(name="truth", low=1, high=7),
     )
     rate = [asked("What is compost?", LISTED, "Old leaves."), *(asked(f"Soil {i}?", "Loam.", "Clay.") for i in range(4))]
-    single = [asked("Practice: is salt good for slugs?", "Yes.", gold=Rated(ratings=({"overall": 2},)), **practice), asked("And beer?", "No.")]
+    single = [
+        asked("Practice: is salt good for slugs?", "Yes.", gold=Rated(ratings=({"overall": 2},)), **practice),
+        asked("And beer?", "No."),
+    ]
     write = [Item(prompt=talk), *(asked(f"What is mulch {i}?") for i in range(3))]
     edit = [asked("Explain grafting.", "Grafting joins two plant so they grows as one. " + long[:200])]
     chat = [asked(f"Talk about roses, the way a beginner would, {i}") for i in range(2)]

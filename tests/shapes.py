@@ -11,7 +11,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from handrail.algo import advantage, baseline, control, direct, ensemble, kl, objective, preference, regression, relaxed, stats, value
+from handrail.algo import (
+    advantage,
+    baseline,
+    control,
+    direct,
+    ensemble,
+    kl,
+    objective,
+    preference,
+    regression,
+    relaxed,
+    selection,
+    stats,
+    value,
+)
 
 B, T, V, N, K, M = 3, 5, 7, 4, 6, 2
 SCALAR, RESPONSES, TOKENS, PAIRS = Float[Tensor, ""], Float[Tensor, f"{B}"], Float[Tensor, f"{B} {T}"], Float[Tensor, f"{N}"]
@@ -100,6 +114,8 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     regression.advantage_weights: (lambda: regression.advantage_weights(*torch.randn(2, B), 0.5, 20.0), (RESPONSES,)),
     regression.weighted_nll: (lambda: regression.weighted_nll(tokens(), torch.rand(B), MASK, 9), (SCALAR,)),
     regression.best_of_n_kl: (lambda: regression.best_of_n_kl(4), (float,)),
+    selection.disagreement: (lambda: selection.disagreement(torch.randn(B, T, K, M)), (TOKENS,)),
+    selection.information_gain: (lambda: selection.information_gain(torch.randn(B, T, K, M)), (TOKENS,)),
     stats.masked_sum: (lambda: stats.masked_sum(tokens(), MASK), (SCALAR,)),
     stats.response_sum: (lambda: stats.response_sum(tokens(), MASK), (Float[Tensor, f"{B}"],)),
     stats.mean_and_std: (lambda: stats.mean_and_std(tokens(), MASK), (SCALAR, SCALAR)),

@@ -127,6 +127,15 @@ def test_argilla_keeps_all_but_shared_places_of_three_or_more(some: Callable[[],
     assert loaded(load_demonstrations, folder / "demonstrate/records.json") == of(Demonstration, given)
 
 
+def test_every_column_of_ours_is_used(tmp_path: Path) -> None:
+    found = load_rankings(Source(path=str(exported("datasets", labels(), tmp_path))))
+    assert found.described == "ranking: responses in their places, 1 the best; 9 rows, 9 rankings, 0 dropped"
+    assert load_prompts(Source(path=str(tmp_path / "datasets"))).records[1:3] == [
+        as_pairs(of(Ranking, labels()))[2].prompt,
+        labels()[3].prompt,
+    ]
+
+
 # --- what others write ---
 
 

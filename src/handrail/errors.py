@@ -10,7 +10,8 @@
         ├── CheckpointError                     no checkpoint that can be trusted
         ├── StorageError                        the disk is full or cannot be written
         ├── NonFiniteError                      NaN or infinity, several steps in a row
-        └── RewardError                         a reward function broke its promise
+        ├── RewardError                         a reward function broke its promise
+        └── JudgeError                          a judge at an endpoint gave no answer
 
 A message says three things in this order: what was found and where, what is allowed, what to do.
 """
@@ -66,3 +67,7 @@ class NonFiniteError(RunError):
 
 class RewardError(RunError):
     """A reward function raised, hung, or returned something that is not one finite number a response."""
+
+
+class JudgeError(RunError):
+    """A judge at an endpoint refused, or gave no answer however often it was asked."""

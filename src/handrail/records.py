@@ -81,13 +81,26 @@ class Demonstration(Record):
 
 
 class Response(Record):
-    """What a model answered to a prompt, and how it was sampled."""
+    """What a model answered to a prompt, and how it was sampled.
+
+    `priority` says how much is to be learned from the people's word on the responses to this prompt: those of a higher
+    one are asked about first.  Responses that were sampled together have the same.
+    """
 
     prompt: Prompt
     text: str
     model: str = ""
     finish: Literal["stop", "length", ""] = ""
     seed: int | None = None
+    priority: FiniteFloat = 0.0
+
+
+class Pair(Record):
+    """Two responses to one prompt that wait to be compared, and the models that wrote them."""
+
+    prompt: Prompt
+    responses: tuple[str, str]
+    models: tuple[str, str]
 
 
 class Ranking(Record):

@@ -123,10 +123,8 @@ def _evaluation(folder: Path) -> str:
     found = read(folder / "summary.json")
     if "win_rate" not in found:
         return ""
-    return (
-        f"On {found['win_rate']['n']} prompts that no stage has seen, the reply after training wins in {percent(found['win_rate'])}; "
-        f"the model before against itself: {percent(found.get('control'))}."
-    )
+    said = f"On {found['win_rate']['n']} prompts that no stage has seen, the reply after training wins in {percent(found['win_rate'])}"
+    return said + (f"; the model before against itself: {percent(found['control'])}." if "control" in found else ".")
 
 
 SENTENCES: dict[str, Callable[[Path], str]] = {
@@ -153,7 +151,12 @@ def panel(summary: dict[str, Any], title: str) -> Panel:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     grid.add_row("win rate", Text(percent(summary.get("win_rate")), "bold green"))
-    grid.add_row("control", Text.assemble(percent(summary.get("control")), ("  the model before against itself: near 50", "dim")))
+    if "control" in summary:
+        grid.add_row("control", Text.assemble(percent(summary["control"]), ("  the model before against itself: near 50", "dim")))
+    for judge in summary.get("judges", []):
+        if judge["name"] != summary.get("judge") or judge["kind"] in ("endpoint", "people"):
+            rate = percent(judge["win_rate"]) if judge["win_rate"] else "none yet"
+            grid.add_row(f"by {shown(judge['name'])}", Text.assemble(rate, (f"  {remark(judge)}" if remark(judge) else "", "dim")))
     if "gold_before" in summary:
         gold = f"{summary['gold_before']:+.2f} before, {summary['gold_after']:+.2f} after"
         grid.add_row("judge's score", Text(gold))
@@ -169,6 +172,23 @@ def panel(summary: dict[str, Any], title: str) -> Panel:
         ceiling = f"  the labellers' noise allows {100 * reached['ceiling']:.1f} %" if "ceiling" in reached else ""
         grid.add_row("reward model", Text.assemble(percent(reached), (f"  right on new pairs{ceiling}", "dim")))
     return Panel(grid, title=title, title_align="left", border_style="green", expand=False)
+
+
+def remark(judge: dict[str, Any]) -> str:
+    """What must be known of a judge's win rate besides its interval."""
+    if judge["kind"] == "people":
+        if not judge["rankings"]:
+            return f"{judge['of']} pairs wait in pairs.jsonl to be compared"
+        return f"{judge['labellers']} labellers on {judge['pairs']} of {judge['of']} pairs"
+    if judge["kind"] != "endpoint":
+        return ""
+    position, tokens = judge["contradictions"], judge["tokens"]
+    parts = [f"went by the place in {100 * position['value']:.1f} % of pairs"] if position else []
+    parts += [f"{judge['unparsable']} of {judge['answers']} answers without a verdict"] if judge["unparsable"] else []
+    parts += [f"{judge['refused']} questions refused"] if judge["refused"] else []
+    parts += [f"{judge['left_out']} pairs left out"] if judge["left_out"] else []
+    untold = f" (untold for {tokens['answers_untold']} answers)" if tokens["answers_untold"] else ""
+    return ", ".join([*parts, f"{tokens['prompt']:,} + {tokens['completion']:,} tokens{untold}"])
 
 
 def example(samples: list[dict[str, Any]]) -> Panel | None:

@@ -175,7 +175,8 @@ def best_of_n(config: Config, assignments: Assignments = None) -> dict:
 def sample(config: Config, assignments: Assignments = None) -> dict:
     """Write responses of a model to prompts, K to each, as records for people or judges.
 
-    A row depends on its prompt and its seed alone, so the same command writes the same file.
+    A row depends on its prompt and its seed alone, so the same command writes the same file. With priority.reward, an
+    ensemble, each prompt's responses carry how much there is to learn from people's word on them.
 
     Example:  [bold]handrail sample sample.yaml model.path=runs/sft prompts.path=prompts.jsonl responses=4[/]
     """
@@ -192,7 +193,9 @@ def sample(config: Config, assignments: Assignments = None) -> dict:
 def evaluate(config: Config, assignments: Assignments = None) -> dict:
     """Ask a judge whether the model after is better than the model before, on held-out prompts.
 
-    The win rate comes with an interval, and with a control: the model before against itself.
+    The win rate comes with an interval, and with a control: the model before against itself. A judge is a Python function,
+    a reward model, a language model at any OpenAI-compatible endpoint (judge.endpoint, judge.model) or people, who compare
+    what stands in pairs.jsonl (people.path); of several each has its own row.
 
     Example:  [bold]handrail evaluate evaluate.yaml before.path=runs/sft after.path=runs/ppo reward=runs/reward[/]
     """
@@ -204,7 +207,10 @@ def evaluate(config: Config, assignments: Assignments = None) -> dict:
     out.print(panel(summary, "After against before"))
     if shown := example(lines(folder / "samples.jsonl")):
         out.print(shown)
-    following([(f"{folder / 'samples.jsonl'}", "every reply, before and after")])
+    then = [(f"{folder / 'samples.jsonl'}", "every reply, before and after")]
+    if any(judge["kind"] == "people" and not judge["rankings"] for judge in summary["judges"]):
+        then.append((f"{folder / 'pairs.jsonl'}", "put it before people, then name their rankings: people.path=rankings.jsonl"))
+    following(then)
     return {"stage": "evaluate", "folder": str(folder), "summary": summary}
 
 

@@ -10,7 +10,7 @@ Codec             prompts and responses <-> tokens
 from handrail.data.batching import token_budget_batches
 from handrail.data.codec import Codec
 from handrail.data.examples import Example, demonstration_example, ranking_batch, within_context
-from handrail.data.loading import Loaded, load_demonstrations, load_prompts, load_rankings, load_ratings, load_responses
+from handrail.data.loading import Loaded, load_demonstrations, load_prompts, load_rankings, load_ratings, load_responses, load_verdicts
 from handrail.data.settings import Source
 from handrail.data.split import prompt_of, split_by_prompt
 from handrail.data.writing import write_records
@@ -26,6 +26,7 @@ __all__ = [
     "load_rankings",
     "load_ratings",
     "load_responses",
+    "load_verdicts",
     "prompt_of",
     "ranking_batch",
     "split_by_prompt",

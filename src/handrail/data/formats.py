@@ -192,7 +192,7 @@ def _unpaired(row: Row) -> Found:
 
 
 def _response(row: Row) -> Found:
-    about = {name: row.values[name] for name in ("model", "finish", "seed") if row.values.get(name) is not None}
+    about = {name: row.values[name] for name in ("model", "finish", "seed", "priority") if row.values.get(name) is not None}
     prompt, said = fields.prompt(row), _reply(row, _one(row.values, "text", "response"))
     try:
         return [Response.model_validate({"prompt": prompt, "text": said, **about})]
@@ -226,8 +226,8 @@ def _is_conversations(values: dict[str, Any]) -> bool:
     return isinstance(values["chosen"], list) and isinstance(values["rejected"], list)
 
 
-_LABEL = ("label", "label_id")
-_ABOUT = ("labeller", "criterion", "margin", "weight", "models", *_LABEL)
+_OURS = ("label", "label_id", "prompt_meta")
+_ABOUT = ("labeller", "criterion", "margin", "weight", "models", *_OURS)
 
 _STUDIO, _MAPPED = ("data", "annotations"), ("prompt", "response", "left", "right", "meta")
 _ARGILLA, _BESIDE = ("fields", "responses"), ("prompt", "response", "metadata", "suggestions", "vectors", "id", "_server_id")
@@ -261,7 +261,7 @@ FORMATS = (
     Format("argilla", Rating, _ARGILLA, _BESIDE, "each user's ratings", argilla.ratings, argilla.rates),
     Format("labelstudio", Demonstration, _STUDIO, _MAPPED, "each annotation's TextArea", labelstudio.demonstrations, labelstudio.writes),
     Format("argilla", Demonstration, _ARGILLA, _BESIDE, "each user's text", argilla.demonstrations, argilla.writes),
-    Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller", *_LABEL), "score of a response", _rating),
+    Format("rating", Rating, ("prompt", "response", "score"), ("criterion", "labeller", *_OURS), "score of a response", _rating),
     Format(
         "unpaired",
         Rating,
@@ -275,7 +275,7 @@ FORMATS = (
         "completion",
         Demonstration,
         ("prompt", "response|completion"),
-        ("author", *_LABEL),
+        ("author", *_OURS),
         "prompt, and the response to it",
         _completion,
         _is_completion,
@@ -283,7 +283,14 @@ FORMATS = (
     Format("turns", Demonstration, ("messages",), ("author",), "each of the assistant's messages -> response", _each_turn, _is_marked),
     Format("messages", Demonstration, ("messages",), ("author",), "the assistant's last message -> response", _messages),
     Format("alpaca", Demonstration, ("instruction", "output"), ("input",), "instruction + input -> prompt, output -> response", _alpaca),
-    Format("response", Response, ("prompt", "text|response"), ("model", "finish", "seed"), "what a model answered", _response),
+    Format(
+        "response",
+        Response,
+        ("prompt", "text|response"),
+        ("model", "finish", "seed", "priority"),
+        "what a model answered",
+        _response,
+    ),
     Format(
         "candidates",
         Response,
@@ -293,7 +300,7 @@ FORMATS = (
         _candidates,
         _is_candidates,
     ),
-    Format("prompt", Prompt, ("prompt",), (), "the prompt alone", _prompt),
+    Format("prompt", Prompt, ("prompt",), ("prompt_meta",), "the prompt alone", _prompt),
     Format("messages", Prompt, ("messages",), ("meta",), "messages up to the last of the user", _messages_prompt),
     Format("instruction", Prompt, ("instruction",), ("input",), "instruction + input -> prompt", _instruction),
     Format("lines", Prompt, ("text",), (), "each line a prompt", _line),

@@ -61,6 +61,11 @@ def load_rankings(source: Source) -> Loaded[Ranking]:
     return _load(source, _Kind("rankings", {Ranking: _itself, Rating: _itself}, _labels, gathered=_rankings))
 
 
+def load_verdicts(source: Source) -> Loaded[Ranking]:
+    """Rankings as they were given, those that contradict each other too: for counting what was said.  Raises DataError, ConfigError."""
+    return _load(source, _Kind("rankings", {Ranking: _itself}))
+
+
 def load_ratings(source: Source) -> Loaded[Rating]:
     """Ratings.  Raises DataError, ConfigError."""
     return _load(source, _Kind("ratings", {Rating: _itself}, _rating_labels))

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from handrail.errors import DataError, StorageError
-from handrail.records import Demonstration, Prompt, Ranking, Rating, Response
+from handrail.records import Demonstration, Pair, Prompt, Ranking, Rating, Response
 
 
-def write_records(path: str | Path, records: Iterable[Prompt | Demonstration | Response | Ranking | Rating]) -> None:
+def write_records(path: str | Path, records: Iterable[Prompt | Demonstration | Response | Pair | Ranking | Rating]) -> None:
     """One JSON record a line, whole or not at all: a temporary file beside `path`, on disk, then renamed.
 
     Raises DataError for text that UTF-8 cannot hold, StorageError when the disk refuses.

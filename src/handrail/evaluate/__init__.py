@@ -14,21 +14,29 @@ from handrail.evaluate.accuracy import (
     pair_differences,
 )
 from handrail.evaluate.disagreement import Disagreement, disagreement
+from handrail.evaluate.endpoint import Endpoint, EndpointSettings
 from handrail.evaluate.function import RewardFunction, load_function, total
 from handrail.evaluate.judges import FunctionJudge, Judge, PartnerFunction, RewardModelJudge, TokenFunction
 from handrail.evaluate.overlap import bleu, distinct_n, repetition, rouge_l
+from handrail.evaluate.pairwise import EndpointJudge, Judgements, rubric_of
+from handrail.evaluate.people import PeopleSettings, people, read_verdicts
 from handrail.evaluate.reward_model import held_out
-from handrail.evaluate.winrate import WinRate, bootstrap, win_rate
+from handrail.evaluate.winrate import WinRate, bootstrap, judged_rate, win_rate
 
 __all__ = [
     "Accuracy",
     "Bin",
     "Count",
     "Disagreement",
+    "Endpoint",
+    "EndpointJudge",
+    "EndpointSettings",
     "FunctionJudge",
     "Judge",
+    "Judgements",
     "LengthRule",
     "PartnerFunction",
+    "PeopleSettings",
     "RewardFunction",
     "RewardModelJudge",
     "TokenFunction",
@@ -41,13 +49,17 @@ __all__ = [
     "distinct_n",
     "expected_calibration_error",
     "held_out",
+    "judged_rate",
     "labeller_agreement",
     "length_rule_accuracy",
     "load_function",
     "margins",
     "pair_differences",
+    "people",
+    "read_verdicts",
     "repetition",
     "rouge_l",
+    "rubric_of",
     "total",
     "win_rate",
 ]

@@ -89,15 +89,20 @@ class RewardModelJudge:
     @torch.no_grad()
     def score(self, prompts: list[Prompt], responses: list[str]) -> list[float]:
         """The reward of each response with its end token, in standard deviations of the reference's responses."""
+        return self._each(self.model.score, prompts, responses).tolist()
+
+    @torch.no_grad()
+    def log_odds(self, prompts: list[Prompt], responses: list[str]) -> torch.Tensor:
+        """[N, C, M] the score of each member by each criterion, in the unit of the loss: a difference is a log-odds."""
+        heads = self.model.heads
+        return heads.apart(self._each(self.model.head_scores, prompts, responses) * heads.std)
+
+    def _each(self, of: Callable[[Sequences], torch.Tensor], prompts: list[Prompt], responses: list[str]) -> torch.Tensor:
+        """[N, ...] what `of` says of each response, in their order; rows of like length go through together."""
         pairs = [
             (self.codec.encode_prompt(prompt), self.codec.encode_response(response, end=True))
             for prompt, response in zip(prompts, responses, strict=True)
         ]
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        scores = [0.0] * len(pairs)
-        for start in range(0, len(order), self.rows):
-            rows = order[start : start + self.rows]
-            found = self.model.score(Sequences.of([pairs[i] for i in rows])).tolist()
-            for i, value in zip(rows, found, strict=True):
-                scores[i] = value
-        return scores
+        found = [of(Sequences.of([pairs[i] for i in order[start : start + self.rows]])) for start in range(0, len(order), self.rows)]
+        return torch.cat(found).cpu()[torch.tensor(order).argsort()] if found else torch.zeros(0)

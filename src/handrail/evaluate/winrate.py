@@ -68,5 +68,31 @@ def win_rate(a: Sequence[float], b: Sequence[float], seed: int = 0, resamples: i
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("a score is NaN or infinite: it can neither win nor lose")
     wins = np.where(first == second, 0.5, first > second)
-    low, high = bootstrap(wins, np.ones_like(wins), seed, resamples)
-    return WinRate(float(wins.mean()), low, high, wins.size)
+    return share(wins, np.ones_like(wins), seed, resamples)
+
+
+def share(gains: Sequence[float] | np.ndarray, counts: Sequence[float] | np.ndarray, seed: int = 0, resamples: int = 2000) -> WinRate:
+    """sum(gains) / sum(counts) over prompts, with the interval of `bootstrap`.  Raises ValueError as it does."""
+    low, high = bootstrap(gains, counts, seed, resamples)
+    return WinRate(float(np.sum(gains) / np.sum(counts)), low, high, len(gains))
+
+
+def judged_rate(gains: Sequence[float | None], same: Sequence[bool], seed: int = 0, resamples: int = 2000) -> WinRate | None:
+    """The win rate by a judge who was asked about some of the pairs whose responses differ; None where it judged none.
+
+    Two equal responses are a tie that nobody need be asked about.  They count as they stand among all pairs: each with
+    the share of the differing pairs that were judged, so that who judges half of them does not find twice the ties.
+
+    Args:
+        gains: [N] 1 where the response of the model after is preferred, 0 where that of the model before is, 1/2 for a
+            tie and anything between for several answers; None where there is no judgement.
+        same: [N] whether the two responses are equal; the gain is then not read.
+        seed, resamples: of the bootstrap over prompts.
+    """
+    judged = [gain for gain, equal in zip(gains, same, strict=True) if gain is not None and not equal]
+    ties, differing = sum(same), len(same) - sum(same)
+    if not judged and differing:
+        return None
+    covered = len(judged) / differing if differing else 1.0
+    counts = [1.0] * len(judged) + [covered] * ties
+    return share([*judged, *[covered / 2] * ties], counts, seed, resamples)

@@ -4,8 +4,9 @@
     for item in client.next_items(task.id, count=5):
         client.submit(item.id, Ranked(places=...))
 
-What fails for a while, a server that restarts or a database that is busy, is tried again with the same key, so that
-nothing is written twice.
+What fails for a while, a server that restarts, a database that is busy or a disk that is full, is tried again with the same
+key, so that nothing is written twice.  What has no key and would make something twice is sent again only where it surely
+did not arrive.
 """
 
 import secrets
@@ -17,13 +18,13 @@ from typing import Any, Self
 import httpx2
 from pydantic import BaseModel, TypeAdapter
 
-from handrail.errors import InputError, RunError
+from handrail.errors import HandrailError, InputError, RunError
 from handrail.feedback.kinds import Item, Label, TaskSettings
 from handrail.feedback.server.api import Acknowledgement, Asked, Chat, Given, Me, Shown
 from handrail.feedback.server.manage import Exported, Invited, Taken, TaskState
 from handrail.feedback.store.snapshots import Rules
 
-AGAIN = {429, 502, 503, 504}
+AGAIN = {429, 502, 503, 504, 507}  # nothing was done
 BATCH = 500  # items in one request
 
 
@@ -90,12 +91,12 @@ class Client:
 
     def make_project(self, name: str, title: str = "") -> None:
         """Make a project; as admin."""
-        self._ask("POST", "/api/projects", {"name": name, "title": title})
+        self._ask("POST", "/api/projects", {"name": name, "title": title}, once=True)
 
     def make_task(self, project: str, name: str, settings: TaskSettings) -> TaskState:
         """Make a task; as admin."""
         body = {"name": name, "settings": settings.model_dump(mode="json")}
-        return TaskState.model_validate(self._ask("POST", f"/api/projects/{project}/tasks", body))
+        return TaskState.model_validate(self._ask("POST", f"/api/projects/{project}/tasks", body, once=True))
 
     def tasks(self, project: str) -> list[TaskState]:
         """The tasks of a project; as admin."""
@@ -113,7 +114,7 @@ class Client:
     def invite(self, name: str, projects: Sequence[str] = (), pseudonym: str = "") -> Invited:
         """Invite a labeller; as admin."""
         body = {"name": name, "projects": list(projects), "pseudonym": pseudonym}
-        return Invited.model_validate(self._ask("POST", "/api/people", body))
+        return Invited.model_validate(self._ask("POST", "/api/people", body, once=True))
 
     def token(self, pseudonym: str) -> str:
         """A token for a program in somebody's name; as admin."""
@@ -137,12 +138,15 @@ class Client:
         found = self._ask("POST", f"/api/assignments/{assignment}", {"key": key or new_key(), "act": act, **body})
         return Acknowledgement.model_validate(found)
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        response = self._send(method, path, body)
+    def _ask(self, method: str, path: str, body: Any = None, once: bool = False) -> Any:
+        response = self._send(method, path, body, once)
         return response.json() if response.content else None
 
-    def _send(self, method: str, path: str, body: Any) -> httpx2.Response:
-        """One request, again and again while the server is away or busy.  Raises InputError, RunError."""
+    def _send(self, method: str, path: str, body: Any, once: bool = False) -> httpx2.Response:
+        """One request, again and again while the server is away or busy; with `once` never after it may have arrived.
+
+        Raises InputError, RunError.
+        """
         until, pause = time.monotonic() + self.patience, 0.05
         while True:
             try:
@@ -152,6 +156,8 @@ class Client:
                 why = f"status {response.status_code}"
             except httpx2.TransportError as error:
                 why = str(error) or type(error).__name__
+                if once and not isinstance(error, httpx2.ConnectError):
+                    raise RunError(f"{self.address} broke off: {why}", "", "see whether it was done, then do it again if not") from error
             if time.monotonic() + pause > until:
                 raise RunError(f"{self.address} does not answer: {why}", f"within {self.patience:g} s", "is the feedback app running?")
             time.sleep(pause)
@@ -161,14 +167,15 @@ class Client:
         return response
 
 
-def refused(response: httpx2.Response) -> InputError:
-    """What the app said when it refused."""
+def refused(response: httpx2.Response) -> HandrailError:
+    """What the app said when it refused, or that it failed."""
     try:
         told = response.json()
     except ValueError:
         told = {}
-    found = told.get("found") or told.get("detail") or f"status {response.status_code}"
-    return InputError(f"the feedback app refused: {found}", str(told.get("allowed", "")), str(told.get("remedy", "")))
+    found = told.get("found") or f"status {response.status_code}"
+    kind = InputError if response.status_code < 500 else RunError
+    return kind(f"the feedback app refused: {found}", str(told.get("allowed", "")), str(told.get("remedy", "")))
 
 
 def new_key() -> str:

@@ -4,6 +4,7 @@ An answer is given in the order in which the responses were shown.  `restored` t
 which it is stored; places count from 1 and equal places are ties.
 """
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, model_validator
@@ -119,7 +120,15 @@ Answer = Annotated[Compared | Ranked | Rated | Demonstrated | Chatted, Field(dis
 ANSWER: TypeAdapter = TypeAdapter(Answer)
 
 
-class Item(Record):
+class Whole(Record):
+    """A record that holds an answer: its line of JSON keeps every field, since `kind` tells which answer it is."""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+
+
+class Item(Whole):
     """What is asked about: a prompt, and for most kinds responses with the models that wrote them.
 
     `gold` is the right answer, in the order of `responses`; an item with one is slipped in to check labellers, or, with
@@ -144,7 +153,7 @@ class Item(Record):
         return self
 
 
-class Label(Record):
+class Label(Whole):
     """What somebody said of an item, as it stands now; with all that was shown."""
 
     id: str

@@ -107,6 +107,7 @@ def render(found: Round) -> str:
         headline=words.headline(found.summary),
         alone=alone(found),
         judge=str(found.summary.get("judge") or ""),
+        judges=words.judges(found.summary),
         caveats=words.caveats(found.summary),
         tiles=tiles(found.summary),
         win=win_chart(found.summary),
@@ -150,6 +151,10 @@ def win_chart(summary: dict[str, Any]) -> Markup | None:
     ):
         if (share := words.interval(summary.get(key))) and share["value"] is not None:
             shares.append(Share(name, share["value"], share["low"], share["high"], colour))
+    for judge in words.listed(summary):
+        share = words.interval(judge.get("win_rate"))
+        if judge["name"] != summary.get("judge") and share and share["value"] is not None:
+            shares.append(Share(f"by {visible(judge['name'])}", share["value"], share["low"], share["high"], "after"))
     rounds = summary.get("rounds")
     if isinstance(rounds, list) and len(rounds) > 1:
         for number, value in enumerate(rounds[:-1], 1):

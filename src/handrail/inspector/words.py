@@ -78,6 +78,47 @@ def headline(summary: dict[str, Any]) -> tuple[str, str] | None:
     return "unclear", f"The training shows no improvement. {shown}; the interval includes one half, which is chance."
 
 
+def judges(summary: dict[str, Any]) -> list[str]:
+    """A sentence on each judge whose win rate needs one: how far a model at an endpoint went by the place, whom people were."""
+    return [said for judge in listed(summary) if (said := _endpoint(judge) if judge["kind"] == "endpoint" else _people(judge))]
+
+
+def listed(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the judges; none in a summary that has none."""
+    found = summary.get("judges")
+    return [j for j in found if isinstance(j, dict) and {"kind", "name"} <= j.keys()] if isinstance(found, list) else []
+
+
+def _endpoint(judge: dict[str, Any]) -> str:
+    said = [f"{judge['name']} was asked about each pair in both orders."]
+    if position := interval(judge.get("contradictions")):
+        first, second = (judge["contradictions"].get(f"for_{place}") for place in ("first", "second"))
+        sure = f" ({span(position['low'], position['high'])})" if position["low"] is not None and position["high"] is not None else ""
+        said.append(
+            f"In {percent(position['value'] or 0.0)}{sure} of them it preferred one reply in one order and the other in the other, "
+            f"{first} times what stood first and {second} times what stood second; these are ties."
+        )
+    if judge.get("left_out"):
+        said.append(
+            f"{judge['left_out']} pairs are left out: {judge.get('unparsable', 0)} answers held no verdict, "
+            f"{judge.get('refused', 0)} questions were refused."
+        )
+    tokens = judge.get("tokens") or {}
+    cost = " and ".join(f"{decimal(tokens[kind], 0)} tokens {where}" for kind, where in TOKENS if finite(tokens.get(kind)) is not None)
+    untold = f", without {tokens['answers_untold']} answers whose cost was not told" if tokens.get("answers_untold") else ""
+    return " ".join([*said, f"It took {cost}{untold}."] if cost else said)
+
+
+TOKENS = (("prompt", "in the questions"), ("completion", "in the answers"))
+
+
+def _people(judge: dict[str, Any]) -> str:
+    if judge["kind"] != "people" or not judge.get("rankings"):
+        return ""
+    who = "1 labeller" if judge.get("labellers") == 1 else f"{judge.get('labellers')} labellers"
+    return f"People: {who} gave {judge['rankings']} rankings of {judge.get('pairs')} of the {judge.get('of')} pairs whose replies differ."
+
+
 def caveats(summary: dict[str, Any]) -> list[str]:
     """What a reader should hold against the headline, from the figures that stand beside it."""
     found = []

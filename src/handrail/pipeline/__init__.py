@@ -17,6 +17,7 @@ from handrail.pipeline.labels import ask_people, simulate
 from handrail.pipeline.records import given, make_data
 from handrail.pipeline.settings import Round, stage_settings
 from handrail.pipeline.stages import Log, files, plain, reads, stage, write
+from handrail.pipeline.verdicts import ask_which, row
 from handrail.recipes import evaluate as evaluate_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
@@ -88,12 +89,16 @@ def begin(cfg: Round, peers: Sequence[Path]) -> tuple[list[dict], Log]:
 
 
 def one_round(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
-    """Labels and reward model, then policy and evaluation."""
+    """Labels and reward model, then policy and evaluation, and what people say of it where they are asked."""
     judge(cfg, here, number, out, log)
     policy, evaluation = here[cfg.method], here["evaluate"]
     recipe = import_module(f"handrail.recipes.{cfg.method}")
     stage(log, cfg.method, Path(policy.out), plain(policy), reads(policy), lambda: recipe.run(policy))
     stage(log, "evaluation", Path(evaluation.out), plain(evaluation), reads(evaluation), lambda: evaluate_recipe.run(evaluation))
+    if cfg.labels == "people" and cfg.people.pairs:
+        folder, answers = out / f"round-{number}/verdicts", Path(evaluation.out)
+        about = cfg.people.model_dump(include={"project", "overlap", "enough", "pairs"}) | {"seed": cfg.seed}
+        stage(log, "verdicts", folder, about, files(answers / "pairs.jsonl"), lambda: ask_which(cfg, number, answers, folder))
 
 
 def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
@@ -105,7 +110,7 @@ def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
         stage(log, "responses", folder / "responses", plain(sample), reads(sample), lambda: sample_recipe.run(sample))
         earlier = [out / f"round-{n}/labels/rankings.jsonl" for n in range(1, number)]
         responses = folder / "responses/responses.jsonl"
-        asked = {"people": cfg.people.model_dump(exclude={"wait", "poll"})} if cfg.labels == "people" else {}
+        asked = {"people": cfg.people.model_dump(exclude={"db", "wait", "poll", "pairs"})} if cfg.labels == "people" else {}
         label = ask_people if cfg.labels == "people" else simulate
         stage(
             log,
@@ -123,6 +128,8 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     """The figures of the last round, the reward model's beside what the labels allow, and the seconds of each stage."""
     last = settings[-1]
     evaluation = json.loads((Path(last["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))
+    if cfg.labels == "people" and cfg.people.pairs:
+        evaluation["judges"].append(row(out / f"round-{len(settings)}/verdicts"))
     tested = json.loads((Path(last["reward"].out) / "summary.json").read_text(encoding="utf-8"))
     reached = {
         **tested["accuracy"],
@@ -142,5 +149,5 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
     seconds: dict[str, float] = {}
     for done in log.stages:
         seconds[done["name"]] = seconds.get(done["name"], 0.0) + done["seconds"]
-    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8"))["win_rate"] for s in settings]
+    rounds = [json.loads((Path(s["evaluate"].out) / "summary.json").read_text(encoding="utf-8")).get("win_rate") for s in settings]
     return {**evaluation, "reward_accuracy": reached, "rounds": rounds, "seconds": seconds}

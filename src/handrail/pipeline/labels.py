@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +14,9 @@ from handrail.data import Source, load_rankings, load_responses, write_records
 from handrail.errors import ConfigError, RunError
 from handrail.feedback import provenance
 from handrail.feedback.client import Client
+from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Item, Label, Ranked, TaskSettings
+from handrail.feedback.quality import reliability, sheet
 from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.server.api import Shown
 from handrail.feedback.store import Database, people, projects, snapshots
@@ -49,13 +51,16 @@ def ask_people(cfg: Round, number: int, responses: Path, earlier: Sequence[Path]
     theirs = items[: asked.prompts] if asked.prompts else items
     db = Database.open(place(asked.db))
     try:
-        task = put_up(db, cfg, number, theirs)
+        words = Path(asked.instructions).read_text(encoding="utf-8") if asked.instructions else INSTRUCTIONS
+        settings = TaskSettings(kind="rank", title=cfg.title or f"Round {number}", instructions=words, overlap=asked.overlap)
+        task = put_up(db, cfg, f"round-{number}", settings, theirs)
         wait(db, task, asked)
         snapshot, labels = snapshots.take(db, task.project, Rules(tasks=(task.name,)))
     finally:
         db.close()
+    weights = {one.labeller: one.weight for one in reliability(sheet(labels, "rank")).labellers} if asked.weights else {}
     rest = ranked_by_crew(cfg, number, items[len(theirs) :], out.with_name("feedback.db")) if asked.simulated else []
-    write_records(out, [*before(earlier), *map(ranking, labels), *rest])
+    write_records(out, [*before(earlier), *rankings_of(labels, weights), *rest])
     provenance.write(snapshot, out)
 
 
@@ -81,10 +86,9 @@ def before(earlier: Sequence[Path]) -> list[Ranking]:
     return [one for path in earlier for one in load_rankings(Source(path=str(path))).records]
 
 
-def ranking(label: Label) -> Ranking:
-    """A label as a record."""
-    assert isinstance(label.answer, Ranked)
-    return Ranking(prompt=label.prompt, responses=label.responses, places=label.answer.places, labeller=label.labeller, models=label.models)
+def rankings_of(found: Sequence[Label], weights: Mapping[str, float] | None = None) -> list[Ranking]:
+    """Labels as records, each with its label's id, and its labeller's weight where there are weights."""
+    return [record for record in records_of(found, weights) if isinstance(record, Ranking)]
 
 
 def ranked_by_crew(cfg: Round, number: int, items: list[Item], where: Path) -> list[Ranking]:
@@ -99,7 +103,7 @@ def ranked_by_crew(cfg: Round, number: int, items: list[Item], where: Path) -> l
         task = projects.make_task(db, "simulated", f"round-{number}", TaskSettings(kind="rank", lease=86_400.0))
         projects.take_in(db, task, items)
         label_through_app(db, task.id, labellers, TASKS[cfg.task.name], derive(cfg.seed, "labels", number))
-        found = {label.prompt.text: ranking(label) for label in snapshots.labels(db, "simulated")}
+        found = {ranking.prompt.text: ranking for ranking in rankings_of(snapshots.labels(db, "simulated"))}
     finally:
         db.close()
     return [found[item.prompt.text] for item in items]
@@ -143,18 +147,17 @@ def place(where: str) -> str:
     return os.environ[where[1:]]
 
 
-def put_up(db: Database, cfg: Round, number: int, items: list[Item]) -> projects.Task:
-    """The task with its items; nothing new where they are there already."""
-    asked, name = cfg.people, f"round-{number}"
+def put_up(db: Database, cfg: Round, name: str, settings: TaskSettings, items: list[Item]) -> projects.Task:
+    """The task with its items; nothing new where they are there already.  Raises ConfigError."""
+    asked = cfg.people
     if asked.project not in {project["name"] for project in projects.all_projects(db)}:
         projects.make_project(db, asked.project, cfg.title)
     task = next((task for task in projects.all_tasks(db, asked.project) if task.name == name), None)
     if task is None:
-        words = Path(asked.instructions).read_text(encoding="utf-8") if asked.instructions else INSTRUCTIONS
-        settings = TaskSettings(kind="rank", title=cfg.title or name, instructions=words, overlap=asked.overlap)
         task = projects.make_task(db, asked.project, name, settings)
-    if task.settings.kind != "rank":
-        raise ConfigError(f"task {name!r} of project {asked.project!r} asks to {task.settings.kind}", "a ranking", "give people.project")
+    if task.settings.kind != settings.kind:
+        found = f"task {name!r} of project {asked.project!r} asks to {task.settings.kind}"
+        raise ConfigError(found, f"one that asks to {settings.kind}", "give another people.project")
     projects.take_in(db, task, items)
     return task
 
@@ -171,12 +174,12 @@ def wait(db: Database, task: projects.Task, asked: People, pause: Callable[[floa
     wanted = max(1, round(asked.enough * state["wanted"]))
     if state["labels"] < wanted and not asked.wait:
         raise RunError(
-            f"{wanted - state['labels']} of {wanted} rankings are missing in task {task.name} of project {task.project}",
+            f"{wanted - state['labels']} of {wanted} answers are missing in task {task.name} of project {task.project}",
             "",
-            "when people have ranked them, the same command goes on",
+            "when people have given them, the same command goes on",
         )
     if state["labels"] < wanted:
-        console.print(f"[bold]{wanted - state['labels']}[/] rankings are missing: project {task.project}, task {task.name}.")
+        console.print(f"[bold]{wanted - state['labels']}[/] answers are missing: project {task.project}, task {task.name}.")
         console.print(f"[dim]People give them in the feedback app: handrail feedback serve --db {asked.db}[/]")
         console.print("[dim]You may stop here; the same command goes on.[/]")
     with progress("people", wanted, min(wanted, state["labels"])) as advance:

@@ -57,7 +57,9 @@ class People(Settings):
     prompts: int = Field(0, ge=0, description="whose responses people rank; 0: all")
     overlap: int = Field(1, ge=1, description="people for each prompt")
     enough: float = Field(1.0, gt=0, le=1, description="share of the wanted rankings after which training goes on")
+    weights: bool = Field(False, description="weigh rankings by their labellers' estimated reliability; wants an overlap of 2 or more")
     simulated: bool = Field(False, description="simulated labellers rank the responses to the other prompts; with a built-in task")
+    pairs: int = Field(0, ge=0, description="of the evaluation that people compare, before against after; 0: none")
     wait: bool = Field(True, description="wait for people; false: end, and go on when the command is given again")
     poll: float = Field(2.0, gt=0, description="seconds between looks at the store")
 

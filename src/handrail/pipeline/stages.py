@@ -13,12 +13,14 @@ from typing import Any
 
 from handrail.config import Settings
 from handrail.data import Source
+from handrail.evaluate import EndpointSettings, PeopleSettings
 from handrail.models import ModelSettings
 from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.parts import RunSettings, fingerprint, source_of
 from handrail.recipes.progress import console
 from handrail.recipes.relaxed import Relaxed
 from handrail.recipes.rewards import RewardSettings, reward_inputs
+from handrail.recipes.sample import Priority
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Log:
 
 def plain(cfg: Settings) -> dict:
     """The settings that a run may not change once it has begun."""
-    kept = cfg.model_dump(mode="json", exclude={"micro_tokens", "rows"})
+    patience = {"concurrency", "timeout", "retries"}  # of a judge at an endpoint, whose answers are kept
+    kept = cfg.model_dump(mode="json", exclude={"micro_tokens": True, "rows": True, "judge": patience})
     if "run" in kept:
         kept["run"] = {key: value for key, value in kept["run"].items() if f"run.{key}" not in RunSettings.FREE}
     return kept
@@ -124,8 +127,10 @@ def reads(settings: Settings) -> dict[str, str]:
             found |= reward_inputs(value)
         elif isinstance(value, Settings):
             found |= reads(value)
-        elif name == "reward" and isinstance(settings, Relaxed | Evaluate):
+        elif name == "reward" and isinstance(settings, Relaxed | Evaluate | Priority):
             found["reward"] = fingerprint(value)
+        elif isinstance(settings, EndpointSettings | PeopleSettings) and name in ("rubric", "path"):
+            found |= files(Path(value)) if value else {}
         elif name in ("function", "monitor") and isinstance(value, str):
             found[f"{type(settings).__name__}.{name}"] = source_of(value)
     return found

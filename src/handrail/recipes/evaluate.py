@@ -1,11 +1,11 @@
 """Is the model after better than the model before?  By preference, with an interval and a control.
 
 Both answer the same held-out prompts.  The win rate counts how often the judge prefers the answer of the model after;
-the control lets the model before play against itself with other seeds, and must lie near one half.
+the control lets the model before play against itself with other seeds, and must lie near one half.  Judges are a function,
+a reward model, a language model at an endpoint and people, any of them, each with its own row.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +16,20 @@ from handrail.algo.kl import kl_k1
 from handrail.algo.stats import masked_sum
 from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
-from handrail.data import Codec, Source, load_demonstrations, load_prompts, within_context
-from handrail.evaluate import FunctionJudge, RewardModelJudge, bleu, distinct_n, repetition, rouge_l, win_rate
-from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer, same_vocabulary
+from handrail.data import Codec, Source, load_demonstrations, load_prompts, within_context, write_records
+from handrail.evaluate import EndpointSettings, PeopleSettings, bleu, distinct_n, read_verdicts, repetition, rouge_l
+from handrail.models import LanguageModel, ModelSettings, load_tokenizer, same_vocabulary
+from handrail.recipes.evaluate_judges import ANSWERS, Scored, by_endpoint, by_function, by_people, by_reward, endpoint_judge, headline
 from handrail.recipes.parts import derive, machine, shuffled
 from handrail.recipes.progress import cumulative, progress
-from handrail.records import Prompt
+from handrail.records import Pair, Prompt
 from handrail.rollout import NativeEngine, Sampling
 
 
 class Evaluate(Settings):
     """Settings of `handrail evaluate`."""
 
-    out: str = Field("evaluation", description="the folder of summary.json and samples.jsonl")
+    out: str = Field("evaluation", description="the folder of summary.json, samples.jsonl and pairs.jsonl")
     seed: int = 0
     before: ModelSettings
     after: ModelSettings
@@ -36,6 +37,8 @@ class Evaluate(Settings):
     references: Source | None = Field(None, description="demonstrations for ROUGE-L and BLEU")
     function: str = Field("", description="a judge: file.py:name or package.module:name")
     reward: str = Field("", description="a reward model's folder; the judge where there is no function")
+    judge: EndpointSettings | None = Field(None, description="a judge: a language model at an OpenAI-compatible endpoint")
+    people: PeopleSettings | None = Field(None, description="a judge: people, who compare what stands in pairs.jsonl")
     template: Literal["auto", "chat", "plain"] = "auto"
     limit: int = Field(512, ge=0, description="prompts, 0: all")
     sampling: Sampling = Sampling()
@@ -43,14 +46,17 @@ class Evaluate(Settings):
 
     @model_validator(mode="after")
     def _a_judge(self) -> "Evaluate":
-        if not self.function and not self.reward:
-            raise ValueError("give a judge: function, reward, or both")
+        if not (self.function or self.reward or self.judge or self.people):
+            raise ValueError("give a judge: function, reward, judge, people, or several of them")
         return self
 
 
 def run(cfg: Evaluate) -> dict:
     """Compare, write the folder, return the summary."""
     machine()
+    out = Path(cfg.out)
+    asked = endpoint_judge(cfg.judge, out / ANSWERS) if cfg.judge else None  # what is wrong with a judge is said before the work
+    rankings = read_verdicts(cfg.people.path) if cfg.people and cfg.people.path else []
     prompts = load_prompts(cfg.prompts).records
     if cfg.limit and cfg.limit < len(prompts):
         prompts = [prompts[i] for i in shuffled(len(prompts), cfg.limit, 0, derive(cfg.seed, "limit"))]
@@ -80,10 +86,17 @@ def run(cfg: Evaluate) -> dict:
     samples: list[dict] = [
         {"prompt": p.text, "before": b, "after": a} for p, b, a in zip(prompts, texts["before"], texts["after"], strict=True)
     ]
-    summary |= judged(cfg, codec, prompts, texts, samples)
-    summary |= overlap(cfg, prompts, texts, samples)
-    out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
+    pairs = [
+        Pair(prompt=p, responses=(b, a), models=(cfg.before.path, cfg.after.path))
+        for p, b, a in zip(prompts, texts["before"], texts["after"], strict=True)
+    ]
+    scored = Scored(cfg.seed, prompts, texts, samples)
+    judges = [by_function(scored, cfg.function)] if cfg.function else []
+    judges += [by_reward(scored, codec, cfg.reward, cfg.before)] if cfg.reward else []
+    judges += [by_people(scored, pairs, rankings, cfg.people.path)] if cfg.people else []
+    write_records(out / "pairs.jsonl", [p for p in pairs if p.responses[0] != p.responses[1]])
+    judges += [by_endpoint(scored, pairs, asked)] if asked else []
+    summary |= headline(judges) | overlap(cfg, prompts, texts, samples)
     (out / "samples.jsonl").write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples), encoding="utf-8")
     (out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
@@ -100,36 +113,6 @@ def divergence(after: LanguageModel, before: LanguageModel, rollout: Rollout, te
     sequences: Sequences = rollout.sequences.to(after.device)
     kl = kl_k1(after.logp(sequences, temperature), before.logp(sequences, temperature_before))
     return float(masked_sum(kl, sequences.mask)) / len(rollout)
-
-
-def judged(cfg: Evaluate, codec: Codec, prompts: list[Prompt], texts: dict[str, list[str]], samples: list[dict]) -> dict:
-    """Win rate and control by the judge, means of each judge's scores and parts; fills in the samples."""
-    found: dict = {}
-    scores: dict[str, list[float]] = {}
-    if cfg.reward:
-        settings = ModelSettings(path=cfg.reward, dtype=cfg.before.dtype, autocast=cfg.before.autocast)
-        model = RewardModelJudge(ScalarModel.load(settings).freeze(), codec)
-        scores = {name: model.score(prompts, texts[name]) for name in texts}
-        found["judge"] = model.name
-        for name in ("before", "after"):
-            values = torch.tensor(scores[name])
-            found[f"reward_{name}"] = {"mean": float(values.mean()), "sd": float(values.std(correction=0))}
-            for sample, value in zip(samples, scores[name], strict=True):
-                sample[f"reward_{name}"] = value
-        found["reward_win_rate"] = asdict(win_rate(scores["after"], scores["before"], cfg.seed))
-    if cfg.function:
-        function = FunctionJudge(cfg.function)
-        scores = {name: function.score(prompts, texts[name]) for name in texts}
-        found["judge"] = function.name
-        for name in ("before", "after"):
-            parts = function.parts(prompts, texts[name])
-            found[f"gold_{name}"] = sum(scores[name]) / len(prompts)
-            found[f"parts_{name}"] = {k: sum(p[k] for p in parts) / len(parts) for k in parts[0] if k != "total"}
-            for sample, value, part in zip(samples, scores[name], parts, strict=True):
-                sample[f"gold_{name}"], sample[f"parts_{name}"] = value, part
-    found["win_rate"] = asdict(win_rate(scores["after"], scores["before"], cfg.seed))
-    found["control"] = asdict(win_rate(scores["control"], scores["before"], cfg.seed))
-    return found
 
 
 def overlap(cfg: Evaluate, prompts: list[Prompt], texts: dict[str, list[str]], samples: list[dict]) -> dict:

@@ -23,6 +23,8 @@ ModelPath = Annotated[
 Rounds = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Each later round ranks responses of the policy before it.", show_default="1")
 ]
+Label = Annotated[bool, typer.Option("--label", help="You rank the replies to twenty prompts, in your browser (people.prompts=N: more).")]
+Mine = Annotated[bool, typer.Option("--only-mine", help="With --label: no simulated rankings beside yours.")]
 
 
 def add(app: typer.Typer) -> None:
@@ -37,6 +39,8 @@ def demo(
     folder: Out = None,
     model: ModelPath = "",
     rounds: Rounds = None,
+    label: Label = False,
+    only_mine: Mine = False,
 ) -> dict:
     """Watch a model learn from preferences, from nothing to a report, in minutes on a laptop.
 
@@ -45,13 +49,31 @@ def demo(
 
     Example:  [bold]handrail demo --task short-version --seed 1[/]
     """
-    given = settings(task, seed, folder, model, rounds, assignments or [])
+    if only_mine and not label:
+        raise ConfigError("--only-mine without --label", "it says whose rankings count", "give --label too")
+    given = settings(task, seed, folder, model, rounds, [*by_you(label, only_mine), *(assignments or [])])
     from handrail.pipeline import Round
 
+    if label:
+        given["people"]["db"] = str(Path(given["out"]) / "feedback.db")
     cfg = validate(Round, given, f"demo {task}")
     out.print(Text(announce(given)), soft_wrap=False)
     out.print()
-    return whole_round(cfg, ("handrail init my-project", "the same with your own model and data"))
+    following = ("handrail init my-project", "the same with your own model and data")
+    if not label:
+        return whole_round(cfg, following)
+    from handrail.cli.demo.label import app_beside
+
+    Path(cfg.out).mkdir(parents=True, exist_ok=True)
+    with app_beside(cfg.people.db, cfg.people.project):
+        return whole_round(cfg, following)
+
+
+def by_you(label: bool, only_mine: bool) -> list[str]:
+    """What --label says of the round."""
+    if not label:
+        return []
+    return ["labels=people", "people.project=demo", "people.prompts=20", f"people.simulated={str(not only_mine).lower()}"]
 
 
 def settings(task: str, seed: int, folder: Path | None, model: str, rounds: int | None, assignments: list[str]) -> dict:
@@ -75,6 +97,14 @@ def settings(task: str, seed: int, folder: Path | None, model: str, rounds: int 
     return override(found, assignments)
 
 
+def who_ranks(given: dict) -> str:
+    """Whose taste the reward model learns."""
+    if given["labels"] != "people":
+        return "Simulated labellers, who err now and then, put the answers in order."
+    rest = "simulated labellers those to the others" if given["people"]["simulated"] else "and nobody else does"
+    return f"You put the answers to {given['people']['prompts']} prompts in order, in your browser; {rest}."
+
+
 def template(name: str) -> dict:
     """The mapping of one of the YAML files beside this one."""
     with as_file(files("handrail.cli.demo") / f"{name}.yaml") as path:
@@ -91,7 +121,7 @@ def announce(given: dict) -> str:
     steps = (
         ("sft", f"{learner} imitates {size['demonstrations']:,} demonstrations of mixed quality."),
         ("responses", f"It answers {ranked:,} prompts, {each} times each."),
-        ("labels", "Simulated labellers, who err now and then, put the answers in order."),
+        ("labels", who_ranks(given)),
         ("reward", "A reward model learns from these rankings what they like."),
         ("ppo", f"{given.get('ppo', {}).get('steps', 25)} steps of practice: answer, be scored, change a little."),
         ("evaluation", f"Before against after on {size['held_out']:,} prompts that no stage has seen, judged by the hidden truth."),

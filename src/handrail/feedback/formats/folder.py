@@ -39,10 +39,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         os.replace(fresh, folder)
         _sync(folder.parent)
     except OSError as error:
-        if old and (old / "old").exists() and not folder.exists():
-            os.replace(old / "old", folder)
         raise StorageError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
+        if old and (old / "old").exists() and not folder.exists():
+            os.replace(old / "old", folder)  # also when it was interrupted between the two
         for path in (fresh, old):
             if path:
                 shutil.rmtree(path, ignore_errors=True)

@@ -49,11 +49,11 @@ def speed(labels: Sequence[Label]) -> Iterator[Concern]:
             limit = paces[kind][name][0][3]
             if pace <= limit or (others and pace <= HASTE * median(others)):
                 continue
-            seconds, count = (median(each[at] for each in paces[kind][name]) for at in (1, 2))
+            seconds, length = (median(each[at] for each in paces[kind][name]) for at in (1, 2))
             evidence: dict[str, float] = {
                 "answers": len(paces[kind][name]),
                 "seconds": seconds,
-                "words": count,
+                "words": length,
                 "words_a_minute": pace,
                 "limit": limit,
             }
@@ -66,7 +66,7 @@ def speed(labels: Sequence[Label]) -> Iterator[Concern]:
                 labeller=name,
                 severity="warning",
                 evidence=evidence,
-                message=f"{name} takes {seconds:.1f} s at the median for {count:.0f} words, {pace:.0f} a minute{beside}. "
+                message=f"{name} takes {seconds:.1f} s at the median for {length:.0f} words, {pace:.0f} a minute{beside}. "
                 f"More than {limit:.0f} is faster than people {'type' if kind == 'demonstrate' else 'read'}.",
                 advice="Ask how the work goes: texts may be read or written elsewhere, the load too high or the task dull. "
                 "Show again some of the items to this labeller, and give some of them to others.",

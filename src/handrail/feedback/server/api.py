@@ -1,11 +1,12 @@
 """What labellers' browsers and programs ask for.  Nothing here names the model that wrote a response."""
 
+import logging
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
 from pydantic import Field
 
-from handrail.errors import InputError
+from handrail.errors import InputError, RunError
 from handrail.feedback.kinds import ANSWER, Answer, Criterion, Kind, TaskSettings, as_shown
 from handrail.feedback.server.render import markdown
 from handrail.feedback.server.security import SignedIn
@@ -16,9 +17,14 @@ from handrail.feedback.store.labels import NotThere, Submission
 from handrail.feedback.store.people import Person
 from handrail.records import Message, Record
 
+LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/api", tags=["labelling"])
 TaskId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Opaque = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Away(RunError):
+    """A model to chat with does not answer."""
 
 
 class Progress(Record):
@@ -216,7 +222,7 @@ def show(request: Request, settings: TaskSettings, found: Assignment, person: Pe
         practice=found.purpose == "practice",
         messages=tuple(text(m.content, m.role) for m in found.content.prompt.messages),
         responses=tuple(text(response) for response in found.responses),
-        state=found.state,
+        state="open" if found.state == "expired" and found.expires > request.app.state.db.now() else found.state,
         expires=found.expires,
         answer=None if answer is None else as_shown(ANSWER.validate_python(answer), found.order),
         chat=chat,
@@ -231,10 +237,12 @@ def as_chat(found: Conversation) -> Chat:
 
 
 def answered(request: Request, name: str, before: Conversation, message: str) -> str:
-    """What a model answers.  Raises InputError where the app has no such model."""
-    responders = request.app.state.responders
-    if name not in responders:
-        raise InputError(
-            f"this app has no model {name!r} to chat with", f"one of {', '.join(responders) or 'none'}", "start it with --chat"
-        )
-    return str(responders[name].reply((*before.messages, Message(role="user", content=message))))
+    """What a model answers.  Raises Away, which names no model: those who run the app find it in the log."""
+    responder = request.app.state.responders.get(name)
+    try:
+        if responder is None:
+            raise InputError(f"this app has no model {name!r} to chat with", "those it was started with", "start it with --chat")
+        return str(responder.reply((*before.messages, Message(role="user", content=message))))
+    except Exception as error:
+        LOG.exception("the model %r of a chat does not answer", name)
+        raise Away("one of the two models does not answer", "", "try again; if it stays so, tell those who run this") from error

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from starlette.exceptions import HTTPException
 
 from handrail import __version__
-from handrail.errors import HandrailError, InputError
+from handrail.errors import HandrailError, InputError, StorageError
 from handrail.feedback.server import admin_pages, admin_review, api, manage, pages, review
 from handrail.feedback.server.board import Board
 from handrail.feedback.server.kept import Kept
@@ -22,6 +24,28 @@ from handrail.feedback.store.labels import Conflict, NotThere
 from handrail.records import Message, Record
 
 STATIC = Path(__file__).parent / "static"
+
+
+class Refusal(Record):
+    """Why a request was not done: what was found, what is allowed, what to do."""
+
+    found: str
+    allowed: str = ""
+    remedy: str = ""
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The body cannot be read"},
+    401: {"model": Refusal, "description": "Not signed in"},
+    403: {"model": Refusal, "description": "Not for this person, or not from one of the app's own pages"},
+    404: {"model": Refusal, "description": "There is no such thing for this person"},
+    409: {"model": Refusal, "description": "The key stands for something else, or the act does not fit what was done before"},
+    413: {"model": Refusal, "description": "The body is too large"},
+    421: {"model": Refusal, "description": "The app is not served under this host name"},
+    422: {"model": Refusal, "description": "What was sent cannot be used"},
+    503: {"model": Refusal, "description": "Busy: try again, with the same key"},
+    507: {"model": Refusal, "description": "The disk is full: try again later, with the same key"},
+}
 
 
 class Responder(Protocol):
@@ -49,11 +73,15 @@ def create_app(db: Database, settings: ServerSettings | None = None, responders:
     app.state.db, app.state.settings, app.state.responders = db, settings, dict(responders or {})
     app.state.alone = None if settings.sign_in else people.the_only_one(db)
     app.state.board, app.state.kept = Board(db), Kept()
-    for part in (api, manage, review, pages, admin_pages, admin_review):
+    for part in (api, manage, review):
+        app.include_router(part.router, responses=REFUSALS)
+    for part in (pages, admin_pages, admin_review):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(HandrailError, told)
     app.add_exception_handler(OperationalError, busy)
+    app.add_exception_handler(IntegrityError, clash)
+    app.add_exception_handler(HTTPException, turned_away)
     app.add_exception_handler(RequestValidationError, unfit)
     app.add_middleware(Guard, hosts=hosts(settings), largest=settings.largest)
     return app
@@ -61,15 +89,28 @@ def create_app(db: Database, settings: ServerSettings | None = None, responders:
 
 def hosts(settings: ServerSettings) -> frozenset[str]:
     """The names under which the app answers."""
-    public = settings.public.partition("//")[2].partition("/")[0].partition(":")[0].lower()
+    public = urlsplit(settings.public).hostname
     return frozenset(LOOPBACK | {settings.host} | ({public} if public else set()))
 
 
+def refused(status: int, found: str, allowed: str = "", remedy: str = "", headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A refusal as JSON; half a surrogate pair, which UTF-8 has not, is written out."""
+    told = {"found": found, "allowed": allowed, "remedy": remedy}
+    return JSONResponse({key: text.encode("utf-8", "backslashreplace").decode() for key, text in told.items()}, status, headers)
+
+
 async def told(request: Request, error: Exception) -> JSONResponse:
-    """An error of ours: what was found, what is allowed, what to do."""
-    status = 404 if isinstance(error, NotThere) else 409 if isinstance(error, Conflict) else 422 if isinstance(error, InputError) else 500
+    """An error of ours."""
     assert isinstance(error, HandrailError)
-    return JSONResponse({"found": error.found, "allowed": error.allowed, "remedy": error.remedy}, status)
+    statuses = ((NotThere, 404), (Conflict, 409), (InputError, 422), (StorageError, 503), (api.Away, 503))
+    status = next((status for kind, status in statuses if isinstance(error, kind)), 500)
+    return refused(status, error.found, error.allowed, error.remedy, {"retry-after": "2"} if status == 503 else None)
+
+
+async def turned_away(request: Request, error: Exception) -> JSONResponse:
+    """No such page, not signed in, not for this person."""
+    assert isinstance(error, HTTPException)
+    return refused(error.status_code, error.detail, headers=error.headers)
 
 
 async def unfit(request: Request, error: Exception) -> JSONResponse:
@@ -77,12 +118,17 @@ async def unfit(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"found": f"{where}: {first['msg']}", "allowed": "see /api/openapi.json", "remedy": ""}, 422)
+    return refused(422, f"{where}: {first['msg']}"[:1000], "see /api/openapi.json")
 
 
 async def busy(request: Request, error: Exception) -> JSONResponse:
     """The database cannot be written now: nothing was acknowledged, the client keeps what it has and tries again."""
     assert isinstance(error, OperationalError)
-    full = "full" in str(error.orig)
-    found = "the disk is full" if full else "the database is busy"
-    return JSONResponse({"found": found, "allowed": "", "remedy": "try again"}, 507 if full else 503, {"retry-after": "2"})
+    if any(word in str(error.orig) for word in ("full", "No space left")):
+        return refused(507, "the disk is full", remedy="make room, then try again", headers={"retry-after": "30"})
+    return refused(503, "the database is busy", remedy="try again", headers={"retry-after": "2"})
+
+
+async def clash(request: Request, error: Exception) -> JSONResponse:
+    """Two did the same at the same moment, and the other one was first."""
+    return refused(409, "somebody else did the same at this moment", remedy="look at what is there now, then try again")

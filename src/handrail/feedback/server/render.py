@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 PLAIN = 40_000  # characters: longer text is shown as it is, markdown would take too long on it
 JOINERS = (0x200C, 0x200D)  # part of the spelling between letters and in emoji
-INVISIBLE = re.compile(  # controls, soft hyphen, marks of direction, zero width, tags
-    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff]"
+INVISIBLE = re.compile(  # controls, soft hyphen, fillers, marks of direction, zero width, a choice of glyph after another, tags
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "|(?<=[\ufe00-\ufe0f])[\ufe00-\ufe0f]"
 )
 
 
@@ -72,6 +74,11 @@ def link_close(self: RendererHTML, tokens: list[Token], index: int, *_: object) 
     return f' <span class="address">{escape(str(tokens[at + 1].attrs.get("href", "")))}</span></span>'
 
 
+def cell(self: RendererHTML, tokens: list[Token], index: int, *_: object) -> str:
+    """A cell of a table, without the style that would align it."""
+    return f"<{tokens[index].tag}>"
+
+
 def code(self: RendererHTML, tokens: list[Token], index: int, *_: object) -> str:
     """A block of code, without a class made of its language."""
     return f"<pre><code>{escape(tokens[index].content)}</code></pre>\n"
@@ -80,7 +87,8 @@ def code(self: RendererHTML, tokens: list[Token], index: int, *_: object) -> str
 def parser() -> MarkdownIt:
     """CommonMark with tables and strikethrough; raw HTML is text."""
     made = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
-    for name, rule in (("image", image), ("link_open", link_open), ("link_close", link_close), ("fence", code), ("code_block", code)):
+    rules = {"image": image, "link_open": link_open, "link_close": link_close, "fence": code, "code_block": code}
+    for name, rule in {**rules, "th_open": cell, "td_open": cell}.items():
         made.add_render_rule(name, rule)
     return made
 

@@ -4,7 +4,6 @@ A browser carries a session in a cookie that scripts cannot read; a program carr
 """
 
 from typing import Annotated, Any, cast
-from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,6 +13,7 @@ from handrail.feedback.store import people
 from handrail.feedback.store.people import Person
 
 COOKIE = "handrail_session"
+WHOSE = "x-handrail-person"  # whom a page was made for: its answers are not taken as another's who has signed in since
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
@@ -28,7 +28,9 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+FRESH = {"cache-control": "no-store"}
 SAFE = {"GET", "HEAD", "OPTIONS"}
+SMALL = 4 * 2**20  # bytes: a demonstration of 200,000 characters, each written as an escape, fits
 
 
 def who(request: Request) -> Person | None:
@@ -36,18 +38,24 @@ def who(request: Request) -> Person | None:
     db, alone = request.app.state.db, request.app.state.alone
     if alone is not None:
         return cast(Person, alone)
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return people.known(db, token.strip(), "token")
+    if bearer(request.headers):
+        return people.known(db, request.headers["authorization"].partition(" ")[2].strip(), "token")
     session = request.cookies.get(COOKIE)
     return people.known(db, session, "session") if session else None
 
 
+def bearer(headers: Headers) -> bool:
+    """Whether a program with a token asks; a browser never sends one by itself."""
+    return headers.get("authorization", "").lower().startswith("bearer ")
+
+
 def signed_in(request: Request) -> Person:
-    """The person who is signed in; else 401."""
+    """The person who is signed in; else 401, or 412 where the page that asks was made for somebody else."""
     person = who(request)
     if person is None:
         raise HTTPException(401, "not signed in: open your link, or send a token", {"www-authenticate": "Bearer"})
+    if request.headers.get(WHOSE, person.pseudonym) != person.pseudonym:
+        raise HTTPException(412, "somebody else has signed in on this browser")
     return person
 
 
@@ -63,7 +71,10 @@ Admin = Annotated[Person, Depends(an_admin)]
 
 
 class Guard:
-    """What holds for every request: the host is ours, a change comes from our own pages, and no body is endless."""
+    """What holds for every request: the host is ours, a change comes from our own pages, and no body is endless.
+
+    `largest` is what an import may have, in bytes; what a labeller sends is smaller.
+    """
 
     def __init__(self, app: Any, hosts: frozenset[str], largest: int):
         self.app, self.hosts, self.largest = app, hosts, largest
@@ -76,16 +87,16 @@ class Guard:
         headers = Headers(scope=scope)
         if refused := self.refusal(scope, headers):
             status, why = refused
-            await JSONResponse({"found": why}, status, HEADERS)(scope, receive, send)
+            await JSONResponse({"found": why, "allowed": "", "remedy": ""}, status, {**HEADERS, **FRESH})(scope, receive, send)
             return
-        taken = 0
+        taken, largest = 0, self.limit(scope)
 
         async def counted() -> Any:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self.largest:
-                raise HTTPException(413, f"a body of more than {self.largest} bytes")
+            if taken > largest:
+                raise HTTPException(413, f"a body of more than {largest} bytes")
             return message
 
         async def guarded(message: Any) -> None:
@@ -93,7 +104,7 @@ class Guard:
                 found = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     found.setdefault(name, value)
-                found.setdefault("cache-control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
+                found.setdefault("cache-control", "no-cache" if scope["path"].startswith("/static/") else FRESH["cache-control"])
             await send(message)
 
         await self.app(scope, counted, guarded)
@@ -104,14 +115,20 @@ class Guard:
         if hostname(host) not in self.hosts:
             return 421, "this host name is not the one under which the app is served"
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.largest:
-            return 413, f"a body of more than {self.largest} bytes"
-        if scope["method"] in SAFE or "authorization" in headers:
+        if length.isdecimal() and int(length) > self.limit(scope):
+            return 413, f"a body of more than {self.limit(scope)} bytes"
+        if scope["method"] in SAFE or bearer(headers):
             return None
-        origin = headers.get("origin")
-        if origin is None or urlsplit(origin).netloc != host:
+        _, slashes, origin = headers.get("origin", "").partition("://")
+        if not slashes or origin != host:
             return 403, "a change that does not come from one of the app's own pages"
         return None
+
+    def limit(self, scope: dict) -> int:
+        """How many bytes the body of a request may have."""
+        path = scope["path"]
+        small = path.startswith(("/api/assignments/", "/enter/", "/leave")) or path.endswith("/next")
+        return min(self.largest, SMALL) if small else self.largest
 
 
 def hostname(host: str) -> str:

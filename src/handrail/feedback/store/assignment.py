@@ -6,7 +6,7 @@ gold items and repeats are slipped in by chance, at the shares that the task set
 """
 
 import hashlib
-import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,10 @@ from handrail.feedback.kinds import Item, Purpose
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import Person
 from handrail.feedback.store.projects import Task
-from handrail.feedback.store.tables import assignments, canonical, items
+from handrail.feedback.store.tables import assignments, canonical, events, items
 
 AGO = 8  # a repeat comes after at least so many other items
+MANY = 50  # of gold items and of repeats, from which one is drawn
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,12 @@ def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[A
         if found:
             until = now + task.settings.lease
             connection.execute(update(assignments).where(assignments.c.id.in_([a.id for a in found])).values(expires=until))
-            found = [replace(a, expires=until) for a in found]
-        number = int(connection.scalar(select(func.count()).where(mine)) or 0)
-        while len(found) < count:
-            made = next_for(db, connection, task, person, number, now)
-            if made is None:
-                break
-            found.append(made)
-            number += 1
+            found = [replace(renewed(connection, task, a), expires=until) for a in found]
+        if len(found) < count:
+            number = int(connection.scalar(select(func.count()).where(mine)) or 0)
+            for item, purpose in chosen(db, connection, task, person, number, count - len(found)):
+                found.append(lease(db, connection, task, person, item, purpose, number, now))
+                number += 1
     return found
 
 
@@ -91,56 +90,61 @@ def end_leases(connection: Connection, task: int, now: float) -> None:
             connection.execute(update(items).where(items.c.id == item).values(taken=items.c.taken - 1))
 
 
-def next_for(db: Database, connection: Connection, task: Task, person: Person, number: int, now: float) -> Assignment | None:
-    """The next item: practice, then by chance a gold item or a repeat, or the work of the highest priority."""
-    if practice := fresh(connection, task, person, "practice"):
-        return lease(db, connection, task, person, practice[0], "practice", 0, number, now)
-    work = fresh(connection, task, person, "work", room=task.settings.overlap)
-    if not work:
-        return None
-    chance = random.Random(f"{task.id}:{person.id}:{number}").random()
-    if chance < task.settings.gold:
-        if gold := fresh(connection, task, person, "gold"):
-            return lease(db, connection, task, person, db.chance.choice(gold), "gold", 0, number, now)
-    elif chance < task.settings.gold + task.settings.repeats and (again := repeatable(db, connection, task, person, number)):
-        return lease(db, connection, task, person, again, "repeat", 1, number, now)
-    return lease(db, connection, task, person, work[0], "work", 0, number, now)
+def chosen(db: Database, connection: Connection, task: Task, person: Person, number: int, count: int) -> Iterator[tuple[str, Purpose]]:
+    """The next items: practice, then by chance a gold item or a repeat, or the work of the highest priority.
+
+    `number` counts what the person has been given in this task so far.
+    """
+    practice = fresh(connection, task, person, "practice", count)
+    for item in practice:
+        yield item, "practice"
+    work = fresh(connection, task, person, "work", count - len(practice))
+    gold = fresh(connection, task, person, "gold", MANY) if work and task.settings.gold else []
+    for given in range(number + len(practice), number + count):
+        if not work:
+            return
+        chance = db.chance.random()  # not from anything that a labeller knows
+        if chance < task.settings.gold and gold:
+            yield gold.pop(db.chance.randrange(len(gold))), "gold"
+        elif chance > 1 - task.settings.repeats and (again := repeatable(connection, task, person, given)):
+            yield db.chance.choice(again), "repeat"
+        else:
+            yield work.pop(0), "work"
 
 
-def fresh(connection: Connection, task: Task, person: Person, purpose: str, room: int | None = None) -> list[str]:
+def fresh(connection: Connection, task: Task, person: Person, purpose: Purpose, count: int) -> list[str]:
     """Items of a purpose that the person has not had, or had and let go, with room for one more; the most urgent first.
 
     An item that others have begun comes before one that nobody has, so that what is labelled at all is soon complete.
     """
     had = and_(assignments.c.item == items.c.id, assignments.c.person == person.id, assignments.c.state != "expired")
     query = select(items.c.id).where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
-    if room is not None:
-        query = query.where(items.c.taken < room)
+    if purpose == "work":
+        query = query.where(items.c.taken < task.settings.overlap)
     query = query.order_by(items.c.priority.desc(), items.c.taken.desc(), items.c.position)
-    return list(connection.scalars(query.limit(1 if purpose == "work" else 50)))
+    return list(connection.scalars(query.limit(count))) if count else []
 
 
-def repeatable(db: Database, connection: Connection, task: Task, person: Person, number: int) -> str | None:
-    """An item that the person answered a while ago and has not seen since."""
+def repeatable(connection: Connection, task: Task, person: Person, number: int) -> list[str]:
+    """Items that the person answered a while ago and has not seen since."""
     mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose == "work")
     again = select(assignments.c.item).where(assignments.c.person == person.id, assignments.c.repetition > 0)
     old = mine & (assignments.c.state == "done") & (assignments.c.number <= number - AGO) & assignments.c.item.not_in(again)
-    found = list(connection.scalars(select(assignments.c.item).where(old).order_by(assignments.c.number).limit(50)))
-    return db.chance.choice(found) if found else None
+    return list(connection.scalars(select(assignments.c.item).where(old).order_by(assignments.c.number).limit(MANY)))
 
 
 def lease(
-    db: Database, connection: Connection, task: Task, person: Person, item: str, purpose: Purpose, repetition: int, number: int, now: float
+    db: Database, connection: Connection, task: Task, person: Person, item: str, purpose: Purpose, number: int, now: float
 ) -> Assignment:
     """Put the item before the person.  Where they had let it go before, it stands as it stood then."""
-    expires = now + task.settings.lease
+    expires, repetition = now + task.settings.lease, 1 if purpose == "repeat" else 0
     same = (assignments.c.item == item) & (assignments.c.person == person.id) & (assignments.c.repetition == repetition)
     if purpose == "work":
         connection.execute(update(items).where(items.c.id == item).values(taken=items.c.taken + 1))
     before = read(connection, same)
     if before:
         connection.execute(update(assignments).where(same).values(state="open", leased=now, expires=expires, number=number))
-        return replace(before[0], state="open", leased=now, expires=expires)
+        return replace(renewed(connection, task, before[0]), state="open", leased=now, expires=expires)
     content = content_of(connection, item)
     order = arrangement(db, connection, item, len(content.responses))
     values = {"id": db.opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
@@ -150,13 +154,25 @@ def lease(
     return Assignment(**{**values, "order": tuple(order)}, content=content)  # type: ignore[arg-type]
 
 
+def renewed(connection: Connection, task: Task, found: Assignment) -> Assignment:
+    """As the task asks now, unless something was said of it under the settings that held before."""
+    told = select(events.c.id).where(events.c.assignment == found.id).limit(1)
+    if found.revision == task.revision or connection.scalar(told) is not None:
+        return found
+    digest = shown(found.content, list(found.order), task.revision)
+    connection.execute(update(assignments).where(assignments.c.id == found.id).values(revision=task.revision, shown=digest))
+    return replace(found, revision=task.revision, shown=digest)
+
+
 def arrangement(db: Database, connection: Connection, item: str, n: int) -> list[int]:
-    """In which order the responses stand: by chance; of two, the other way round than for the person before."""
-    if n == 2 and (last := connection.scalar(select(assignments.c.order).where(assignments.c.item == item).limit(1))):
-        told = int(connection.scalar(select(func.count()).where(assignments.c.item == item)) or 0)
-        return list(last) if told % 2 == 0 else list(reversed(last))
+    """In which order the responses stand: by chance; of two, as fewer people have been shown them."""
     order = list(range(n))
     db.chance.shuffle(order)
+    if n == 2:
+        labellers = (assignments.c.item == item) & (assignments.c.purpose != "adjudication")
+        told = connection.scalars(select(assignments.c.order).where(labellers)).all()
+        if told.count(order) > told.count(order[::-1]):
+            order.reverse()
     return order
 
 

@@ -8,18 +8,23 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from handrail.errors import InputError, StorageError
 
 BUSY = 10.0  # seconds to wait for another process that writes to the same SQLite file
+
+
+class Busy(StorageError):
+    """Others have been writing for too long; nothing was written."""
 
 
 class Database:
@@ -41,10 +46,13 @@ class Database:
             engine = connect(str(where))
             database = cls(engine, clock, chance)
             database.migrate()
-        except OperationalError as error:
+        except DatabaseError as error:
             reason = str(error.orig).strip().splitlines()[0]
             found = f"the feedback store {shown(str(where))} cannot be opened: {reason}"
             raise StorageError(found, "", "is the path or the server right?") from error
+        except CommandError as error:
+            found = f"the feedback store {shown(str(where))} was written by a newer Handrail"
+            raise StorageError(found, "one of this version or older", "bring this Handrail up to date") from error
         return database
 
     def migrate(self) -> None:
@@ -67,15 +75,31 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is on disk when the block ends, or not there at all."""
+        """A transaction that is on disk when the block ends, or not there at all.  Raises Busy."""
         if not self.sqlite:
             with self.engine.begin() as connection:
                 yield connection
             return
-        with self._one_writer, self.engine.connect() as connection:
-            connection = connection.execution_options(write=True)
-            with connection.begin():
-                yield connection
+        if not self._one_writer.acquire(timeout=BUSY):
+            raise Busy("the database is busy", "one who writes at a time", "try again")
+        try:
+            with self.engine.connect() as connection:
+                connection = connection.execution_options(write=True)
+                with connection.begin():
+                    yield connection
+        finally:
+            self._one_writer.release()
+
+    def forget(self) -> None:
+        """Leave no trace of what was overwritten; PostgreSQL does it by itself in time."""
+        if self.sqlite:
+            with closing(self.engine.raw_connection()) as raw:
+                raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+
+    def lock_project(self, connection: Connection, project: int) -> None:
+        """Until the transaction ends, nobody else makes a task in this project or takes a snapshot of it."""
+        if not self.sqlite:
+            connection.execute(text("select pg_advisory_xact_lock(706, :project)"), {"project": project})
 
     def lock_task(self, connection: Connection, task: int) -> None:
         """Until the transaction ends, nobody else gives out or takes in labels of this task."""
@@ -97,16 +121,18 @@ class Database:
 def connect(where: str) -> Engine:
     """An engine.  Raises InputError for a URL of another kind."""
     try:
-        url = make_url(where) if "://" in where else make_url(f"sqlite:///{where}")
+        url = make_url(where) if "://" in where else URL.create("sqlite", database=where)
     except ArgumentError as error:
         raise InputError(f"{shown(where)} is no database", "a path, sqlite:///PATH or postgresql://USER@HOST/NAME") from error
     if url.get_backend_name() == "sqlite":
-        if url.database and url.database != ":memory:":
-            path = Path(url.database)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                path.touch(mode=0o600)
-        engine = create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False}, pool_size=20, max_overflow=40)
+        if not url.database or url.database == ":memory:":
+            raise InputError("a database in memory", "one that is on disk", "give a path")
+        path = Path(url.database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY, "check_same_thread": False}}
+        engine = create_engine(url, pool_size=20, max_overflow=40, hide_parameters=True, **options)
         event.listen(engine, "connect", prepare)
         event.listen(engine, "begin", begin)
         return engine
@@ -115,14 +141,15 @@ def connect(where: str) -> Engine:
             import psycopg  # noqa: F401
         except ImportError as error:
             raise InputError("psycopg is not installed", "PostgreSQL needs it", "pip install 'handrail[postgres]'") from error
-        return create_engine(url.set(drivername="postgresql+psycopg"), pool_size=20, max_overflow=40, pool_pre_ping=True)
+        url = url.set(drivername="postgresql+psycopg")
+        return create_engine(url, pool_size=20, max_overflow=40, pool_pre_ping=True, hide_parameters=True)
     raise InputError(f"a database of kind {url.get_backend_name()}", "sqlite or postgresql")
 
 
 def prepare(raw: Any, _: Any) -> None:
     """Settings of each connection to SQLite."""
     raw.isolation_level = None  # transactions begin where `begin` says
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         raw.execute(f"PRAGMA {pragma}")
 
 

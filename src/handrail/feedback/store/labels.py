@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from handrail.errors import InputError
 from handrail.feedback.kinds import ANSWER, Answer, Chatted, Turn, as_shown, check, restored
@@ -112,8 +113,8 @@ def submit(db: Database, person: Person, assignment: str, submission: Submission
             return acknowledged(found, submission.key, *repeated)
         version, standing = stand(connection, assignment)
         kind, body = event_of(connection, found, standing, submission)
-        if kind == "submit" and found.purpose == "work" and not found.counts:
-            body["extra"] = full(connection, found)
+        if kind == "submit":
+            body["extra"] = found.purpose == "work" and not found.counts and full(connection, found)
         standing.apply(kind, body, db.now(), submission.seconds)
         body["state"] = standing.state
         append(db, connection, found, version + 1, Event(person, submission.key, digest, kind, body, submission.seconds))
@@ -194,12 +195,15 @@ class Event:
 
 
 def append(db: Database, connection: Connection, found: Assignment, version: int, event: Event) -> None:
-    """One event more, the assignment's number `version`.  No more time was spent on it than it was out."""
+    """One event more, the assignment's number `version`.  No more time was spent on it than it was out.  Raises Conflict."""
     now = db.now()
     out = max(0.0, now - found.leased)
     values = {"key": event.key, "digest": event.digest, "kind": event.kind, "task": found.task, "assignment": found.id, "at": now}
     values |= {"person": event.by.id, "seconds": min(event.seconds or out, out), "version": version, "body": event.body}
-    connection.execute(insert(events).values(values))
+    try:
+        connection.execute(insert(events).values(values))
+    except IntegrityError as error:  # the same key came to another task at the same moment
+        raise Conflict("this key stands for another submission", "a new key for each") from error
 
 
 def settle(db: Database, connection: Connection, before: Assignment, standing: Standing) -> None:

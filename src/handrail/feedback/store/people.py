@@ -14,7 +14,7 @@ from handrail.feedback.store.tables import audit, keys, members, people, project
 
 Role = Literal["admin", "labeller"]
 KeyKind = Literal["link", "session", "token"]
-PSEUDONYM = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 DAY = 86_400.0
 LIFE = {"link": 14 * DAY, "session": 30 * DAY, "token": 365 * DAY}
 
@@ -41,7 +41,7 @@ def invite(
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise InputError(f"the name {name!r}", "1 to 100 characters that can be seen")
     pseudonym = pseudonym or f"labeller-{secrets.token_hex(4)}"
-    if not PSEUDONYM.match(pseudonym):
+    if not NAME.fullmatch(pseudonym):
         raise InputError(f"the pseudonym {pseudonym!r}", "letters, digits, '.', '_' and '-', at most 64")
     with db.write() as connection:
         if connection.scalar(select(people.c.id).where(people.c.pseudonym == pseudonym)):
@@ -65,12 +65,15 @@ def join(db: Database, person: Person, project: str, by: Person | None = None) -
 
 def issue(db: Database, person: Person, kind: KeyKind, seconds: float = 0.0) -> str:
     """A new secret for a person: a link to sign in once, a session, or a token for programs.  Only its hash is stored."""
-    secret = secrets.token_urlsafe(32)
     with db.write() as connection:
-        now = db.now()
-        connection.execute(
-            insert(keys).values(person=person.id, kind=kind, digest=digest(secret), created=now, expires=now + (seconds or LIFE[kind]))
-        )
+        return new_secret(db, connection, person.id, kind, seconds)
+
+
+def new_secret(db: Database, connection: Connection, person: int, kind: KeyKind, seconds: float = 0.0) -> str:
+    """A new secret, within a transaction."""
+    secret, now = secrets.token_urlsafe(32), db.now()
+    values = {"person": person, "kind": kind, "digest": digest(secret), "created": now, "expires": now + (seconds or LIFE[kind])}
+    connection.execute(insert(keys).values(values))
     return secret
 
 
@@ -78,12 +81,12 @@ def enter(db: Database, secret: str) -> tuple[Person, str] | None:
     """Whom a link lets in, with a session's secret; None where it is unknown, used or has expired."""
     with db.write() as connection:
         now = db.now()
-        found = connection.execute(valid(secret, now, "link").where(keys.c.used.is_(None))).first()
-        if found is None:
+        unused = (keys.c.digest == digest(secret)) & keys.c.used.is_(None)
+        found = connection.execute(valid(secret, now, "link")).first()
+        if found is None or not connection.execute(update(keys).where(unused).values(used=now)).rowcount:
             return None
-        connection.execute(update(keys).where(keys.c.digest == digest(secret)).values(used=now))
-    person = Person(*found)
-    return person, issue(db, person, "session")
+        session = new_secret(db, connection, found.id, "session")
+    return Person(*found), session
 
 
 def peek(db: Database, secret: str) -> Person | None:
@@ -157,6 +160,7 @@ def remove(db: Database, pseudonym: str, by: Person | None = None) -> None:
         connection.execute(update(people).where(people.c.id == person.id).values(name=None, deleted=db.now()))
         connection.execute(delete(keys).where(keys.c.person == person.id))
         note(db, connection, by, "delete person", {"pseudonym": pseudonym})
+    db.forget()
 
 
 def note(db: Database, connection: Connection, by: Person | None, action: str, detail: dict[str, Any]) -> None:
@@ -175,7 +179,7 @@ def log(db: Database, limit: int = 200, before: int | None = None) -> list[dict[
 
 def project_id(connection: Connection, name: str) -> int:
     """The number of a project.  Raises InputError."""
-    number = connection.scalar(select(projects.c.id).where(projects.c.name == name))
+    number = connection.scalar(select(projects.c.id).where(projects.c.name == name)) if NAME.fullmatch(name) else None
     if number is None:
         there = connection.scalars(select(projects.c.name).order_by(projects.c.name)).all()
         raise InputError(f"there is no project {name!r}", f"one of {', '.join(there)}" if there else "none has been made so far")

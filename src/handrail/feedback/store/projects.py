@@ -1,7 +1,6 @@
 """Projects, their tasks, and the items of a task."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,8 @@ from sqlalchemy import Connection, func, insert, select, update
 from handrail.errors import InputError
 from handrail.feedback.kinds import Item, TaskSettings, fits
 from handrail.feedback.store.database import Database
-from handrail.feedback.store.people import Person, note, project_id
+from handrail.feedback.store.people import NAME, Person, note, project_id
 from handrail.feedback.store.tables import assignments, canonical, items, members, projects, revisions, tasks
-
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Task:
 
 def make_project(db: Database, name: str, title: str = "", by: Person | None = None) -> None:
     """A new project.  Raises InputError for a name that cannot be, or is there."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InputError(f"the name {name!r}", "letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
     with db.write() as connection:
         if connection.scalar(select(projects.c.id).where(projects.c.name == name)):
@@ -47,10 +44,11 @@ def all_projects(db: Database) -> list[dict[str, Any]]:
 
 def make_task(db: Database, project: str, name: str, settings: TaskSettings, by: Person | None = None) -> Task:
     """A new task.  Raises InputError."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InputError(f"the name {name!r}", "letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
     with db.write() as connection:
         number = project_id(connection, project)
+        db.lock_project(connection, number)
         if connection.scalar(select(tasks.c.id).where(tasks.c.project == number, tasks.c.name == name)):
             raise InputError(f"project {project!r} has a task {name!r} already", "another name")
         now = db.now()
@@ -167,20 +165,21 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
 
 
 def progress(db: Database, task: Task, person: Person | None = None) -> dict[str, int]:
-    """How far a task is: items, labels wanted and there; and of a person: done, skipped, done in the last hour."""
+    """How far a task is: items, labels wanted and there; and of a person: done and skipped.
+
+    For a labeller gold items and repeats count as work does: what a number does after an answer must not tell them apart.
+    """
     with db.read() as connection:
         work = (items.c.task == task.id) & (items.c.purpose == "work")
-        counted, taken = connection.execute(select(func.count(), func.coalesce(func.sum(items.c.taken), 0)).where(work)).one()
-        mine = assignments.c.task == task.id
-        done = int(
-            connection.scalar(
-                select(func.count()).where(mine, assignments.c.state == "done", assignments.c.purpose == "work", ~assignments.c.extra)
-            )
-            or 0
-        )
-        found = {"items": counted, "wanted": counted * task.settings.overlap, "labels": done, "given_out": int(taken) - done}
+        counted = int(connection.scalar(select(func.count()).where(work)) or 0)
+        blind = person is not None and not person.admin
+        purposes = ("work", "gold", "repeat") if blind else ("work",)
+        given = (assignments.c.task == task.id) & assignments.c.purpose.in_(purposes) & ~assignments.c.extra
+        labels, out = (int(connection.scalar(select(func.count()).where(given, assignments.c.state == s)) or 0) for s in ("done", "open"))
+        wanted = counted * task.settings.overlap
+        found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": out}
         if person is not None:
-            mine &= assignments.c.person == person.id
+            mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose != "adjudication")
             counts = connection.execute(select(assignments.c.state, func.count()).where(mine).group_by(assignments.c.state))
             states = {state: count for state, count in counts}
             found |= {"yours": states.get("done", 0), "skipped": states.get("skipped", 0)}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
@@ -128,6 +128,7 @@ def take(db: Database, project: str, rules: Rules | None = None, by: Person | No
     rules = rules or Rules()
     with db.write() as connection:
         number = project_id(connection, project)
+        db.lock_project(connection, number)
         for task in connection.scalars(select(tasks.c.id).where(tasks.c.project == number).order_by(tasks.c.id)).all():
             db.lock_task(connection, task)  # an event of a lower number could still be on its way
         if absent := set(rules.tasks) - set(connection.scalars(select(tasks.c.name).where(tasks.c.project == number))):
@@ -137,7 +138,10 @@ def take(db: Database, project: str, rules: Rules | None = None, by: Person | No
         found = through(rules, view(connection, project, upto))
         told = canonical([project, rules.model_dump(mode="json"), upto])
         made = Snapshot(hashlib.sha256(told.encode()).hexdigest()[:16], project, rules, upto, len(found), digest(found), db.now())
-        if connection.scalar(select(snapshots.c.id).where(snapshots.c.id == made.id)) is None:
+        before = connection.scalar(select(snapshots.c.created).where(snapshots.c.id == made.id))
+        if before is not None:
+            made = replace(made, created=before)
+        else:
             values = {"id": made.id, "project": number, "rules": rules.model_dump(mode="json"), "upto": upto, "labels": made.labels}
             values |= {"sha256": made.sha256, "person": by.id if by else None, "created": made.created}
             connection.execute(insert(snapshots).values(values))

@@ -5,12 +5,27 @@ import json
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeDecorator
+
+from handrail.errors import InputError
+
+
+class Unkept(InputError, DontWrapMixin):
+    """A value that JSON or UTF-8 has not."""
 
 
 def canonical(value: Any) -> str:
-    """JSON with one way of writing each value, in ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """JSON with one way of writing each value, in ASCII.  Raises Unkept."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        if "\\ud" in text:  # surrogates: a pair is a character, half a pair could never be sent to a browser
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Unkept("half a surrogate pair in a text", "whole characters", "replace it by U+FFFD") from error
+    except (ValueError, RecursionError) as error:
+        raise Unkept("a value that JSON has not", "finite numbers, nested less than some hundred times") from error
+    return text
 
 
 class Json(TypeDecorator):
@@ -107,8 +122,9 @@ items = Table(
     Column("taken", Integer, nullable=False),  # live leases and labels that count for the overlap
     Column("created", Float, nullable=False),
     UniqueConstraint("task", "content"),
-    Index(None, "task", "purpose", "taken", "priority"),
 )
+
+Index("ix_items_queue", items.c.task, items.c.purpose, items.c.priority.desc(), items.c.taken.desc(), items.c.position)  # who is next
 
 assignments = Table(  # an item before a person
     "assignments",

@@ -1,9 +1,12 @@
-// Asking the server.  What goes wrong is one of three kinds: it may work later, one has to sign in, or it is refused.
+// Asking the server, always in the name of the person for whom the page was made.  What goes wrong is one of four kinds:
+// it may work later, one has to sign in, another person did, or it is refused.
+
+import { person } from "./store.js";
 
 const PATIENCE = 20_000; // ms
 
 export class Trouble extends Error {
-  /** kind: "later" | "signed out" | "refused" */
+  /** kind: "later" | "signed out" | "another person" | "refused" */
   constructor(kind, message, status = 0) {
     super(message);
     this.kind = kind;
@@ -13,10 +16,11 @@ export class Trouble extends Error {
 
 export async function ask(method, path, body, patience = PATIENCE) {
   let response, told;
+  const headers = { "x-handrail-person": person, ...(body === undefined ? {} : { "content-type": "application/json" }) };
   try {
     response = await fetch(path, {
       method,
-      headers: body === undefined ? {} : { "content-type": "application/json" },
+      headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: AbortSignal.timeout(patience),
     });
@@ -28,6 +32,7 @@ export async function ask(method, path, body, patience = PATIENCE) {
   const status = response.status;
   const why = [told?.found ?? told?.detail ?? `status ${status}`, told?.allowed, told?.remedy].filter(Boolean).join("; ");
   if (status === 401) throw new Trouble("signed out", why, status);
+  if (status === 412) throw new Trouble("another person", why, status);
   if (status >= 500 || [408, 425, 429].includes(status)) throw new Trouble("later", why, status);
   throw new Trouble("refused", why, status);
 }

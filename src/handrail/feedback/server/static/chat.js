@@ -38,7 +38,7 @@ export function make(item, task, draft, changed, { done = false } = {}) {
       if (element.isConnected) (element.querySelector(chat.waiting.length ? ".responses" : "#say") ?? element).focus({ preventScroll: false });
     } catch (error) {
       sending = null;
-      trouble = error.kind === "refused" ? error.message : error.kind === "signed out" ? "You are signed out." : "No connection; it is tried again.";
+      trouble = error.kind === "refused" ? error.message : error.kind !== "later" ? "You are signed out; it goes out when you sign in again." : "No connection; it is tried again.";
       if (error.kind === "refused") store.drop(pending);
       else timer = setTimeout(resume, AGAIN);
       paint();
@@ -90,7 +90,7 @@ export function make(item, task, draft, changed, { done = false } = {}) {
     refresh: paint,
     leave: () => clearTimeout(timer),
     draft: () => (field.value ? { text: field.value } : null),
-    send: "Hand the chat in",
+    send: "Hand it in",
     value() {
       if (chat.waiting.length || store.get(pending)) return { missing: "Choose one of the two answers first." };
       if (!chat.messages.some((one) => one.role === "assistant")) return { missing: "Say something first; the chat is handed in when it has a turn." };
@@ -112,6 +112,8 @@ export function make(item, task, draft, changed, { done = false } = {}) {
     help: [["e", "to the field"], ["Ctrl Enter", "say it, from within the field"], ...options.map((one, at) => [String(at + 1), one.words.join(" ")])],
   };
 }
+
+export const question = () => "Chat with both, choose at each turn";
 
 export const asDraft = () => null;
 

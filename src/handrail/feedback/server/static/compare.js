@@ -9,7 +9,7 @@ export function choices(task) {
   const sides = task.strength ? ["clearly", "slightly"] : [""];
   const left = sides.map((strength) => ({ better: 0, strength, words: [one(0), strength || "is better"] }));
   const right = sides.toReversed().map((strength) => ({ better: 1, strength, words: [one(1), strength || "is better"] }));
-  const tie = task.ties ? [{ better: null, strength: "", words: ["Tie", "about the same"] }] : [];
+  const tie = task.ties ? [{ better: null, strength: "", words: ["Tie", "equal"] }] : [];
   return [...left, ...tie, ...right];
 }
 
@@ -58,6 +58,8 @@ export function make(item, task, draft, changed) {
     help: offered.map((one, at) => [String(at + 1), one.better === null ? "a tie" : `${one.words[0]} ${one.strength ? `${one.strength} better` : "is better"}`]),
   };
 }
+
+export const question = () => "Which response is better?";
 
 export const asDraft = (answer) => ({ better: answer.better, strength: answer.strength });
 

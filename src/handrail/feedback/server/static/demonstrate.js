@@ -61,6 +61,8 @@ export function make(item, task, draft, changed) {
   };
 }
 
+export const question = (item) => (item.responses.length ? "Make it ideal" : "Write the ideal response");
+
 export const asDraft = (answer) => ({ text: answer.text });
 
 export const words = (answer) => answer.text;

@@ -1,5 +1,4 @@
 // The desk: one item after the other, answered, skipped, flagged or undone, with or without a connection.
-
 import { ask } from "./api.js";
 import * as banner from "./banner.js";
 import * as chat from "./chat.js";
@@ -32,12 +31,21 @@ const work = find("#work"), bar = find("#bar"), sendButton = find("#send");
 let task = null;
 let view = null; // {item, form, review, at, done, then, stuck}
 let drafting = 0;
+let pointed = null; // the button that was last pressed with a pointer: Enter after it sends, and does not press it again
 
-async function begin() {
+function begin() {
   if (!store.person) return stuck("Nobody is signed in here.", "Open your sign-in link in this browser.");
   banner.begin();
   beginSending();
+  addEventListener("online", retry);
+  outbox.addEventListener("sent", retry);
+  setInterval(retry, 30_000);
   for (const name of store.names("draft:")) if (Date.now() - (store.get(name)?.at ?? 0) > 60 * 86_400_000) store.drop(name);
+  open();
+}
+
+/** The task, as it is now or as it is kept here, and its first item. */
+async function open() {
   task = store.get(`task:${number}`);
   try {
     task = await ask("GET", `/api/tasks/${number}`, undefined, task ? WAIT : undefined);
@@ -46,7 +54,8 @@ async function begin() {
     if (task.kind === "chat") shelf.ahead = 1; // the next one needs the connection anyway
   } catch (error) {
     if (error.kind === "refused") return stuck("There is no such task for you.", "It may have ended.");
-    if (!task) return stuck("No connection, and this task is not kept here yet.", "It opens by itself when the connection is back.", begin);
+    if (!task && AWAY[error.kind] !== AWAY.later) return stuck(...AWAY[error.kind], open);
+    if (!task) return stuck("No connection, and this task is not kept here yet.", "It opens by itself when the connection is back.", open);
   }
   find("#title").textContent = task.title;
   document.title = `${task.title} · Handrail`;
@@ -65,8 +74,7 @@ async function next() {
       await shelf.refill();
     } catch (error) {
       if (error.kind === "refused") return stuck("This task gives nothing more.", error.message);
-      const why = error.kind === "signed out" ? "You are signed out." : "No more items are kept here.";
-      return stuck(why, error.kind === "signed out" ? "Open your sign-in link in this browser; your answers wait here." : "There is no connection now. Your answers wait here; work goes on when it is back.", next);
+      return stuck(...(AWAY[error.kind] ?? AWAY.later), next);
     }
   }
   if (shelf.first) show(shelf.first);
@@ -75,7 +83,7 @@ async function next() {
 }
 
 function topUp() {
-  if (shelf.low || shelf.stale) shelf.refill().then(paintProgress).catch(() => {});
+  if (task && (shelf.low || shelf.stale)) shelf.refill().then(paintProgress).catch(() => {});
 }
 
 /** Put an item on the desk; `review`: one that was done before. */
@@ -100,19 +108,17 @@ function show(item, review = false) {
   find("#missing").textContent = "";
   bar.hidden = false;
   for (const name of ["skip", "flag"]) find(`#${name}`).hidden = review;
-  primary(review ? "Save the change" : (form.send ?? "Send"));
+  primary(review ? "Save" : (form.send ?? "Send"));
   sendButton.hidden = review && item.kind === "chat";
   paintUndo();
   scrollTo(0, 0);
   find("h1", work).focus({ preventScroll: true });
 }
 
-const QUESTIONS = {
-  compare: () => "Which response is better?",
-  rank: (item) => `Put the ${item.responses.length} in order`,
-  rate: (item) => (item.responses.length > 1 ? "Rate the responses" : "Rate the response"),
-  demonstrate: (item) => (item.responses.length ? "Make it ideal" : "Write the ideal response"),
-  chat: () => "Chat with both, choose at each turn",
+const AWAY = {
+  "signed out": ["You are signed out.", "Open your sign-in link in this browser; your answers wait here."],
+  "another person": ["Somebody else signed in on this browser.", "Your answers wait here until you sign in again."],
+  later: ["No more items are kept here.", "There is no connection now. Your answers wait here; work goes on when it is back."],
 };
 
 function head(item, review) {
@@ -125,7 +131,7 @@ function head(item, review) {
   const earlier = h("button", { type: "button", class: "quiet", id: "back", disabled: review ? at <= 0 : !items.length, onclick: () => step(-1), "aria-label": "Earlier answers", title: "Earlier answers (b)" }, "‹ Earlier");
   const later = review ? h("button", { type: "button", class: "quiet", id: "forward", onclick: () => step(1), title: "On again (n)" }, "Later ›") : null;
   const plain = h("button", { type: "button", class: "quiet", id: "plain", "aria-pressed": String(look.plain), onclick: () => turnPlain(), title: "Plain text (p)" }, "Plain text");
-  return h("header", { class: "itemhead" }, h("h1", { tabindex: -1 }, QUESTIONS[item.kind](item), " ", badges), h("div", { class: "row views" }, earlier, later, plain, differences(item)));
+  return h("header", { class: "itemhead" }, h("h1", { tabindex: -1 }, KINDS[item.kind].question(item), " ", badges), h("div", { class: "row views" }, earlier, later, plain, differences(item)));
 }
 
 /** The choice of the response against which the others are compared, word by word. */
@@ -149,6 +155,7 @@ function turnAgainst(base) {
 }
 
 function turnPlain() {
+  if (!find("#plain")) return; // beside a verdict
   look.plain = !look.plain;
   find("#plain").setAttribute("aria-pressed", String(look.plain));
   view.form.refresh();
@@ -192,16 +199,16 @@ function commit(act, reason = "") {
     return;
   }
   if (act === "submit") reason = view.reason.value.trim();
-  const entry = put({ assignment: item.id, task: number, act, answer: found.answer, reason, seconds: clock.seconds() });
-  trail.record({ id: item.id, act, key: entry.body.key, answer: found.answer, reason });
+  const seconds = clock.seconds();
+  const entry = put({ assignment: item.id, task: number, act, answer: found.answer, reason, seconds });
+  trail.record({ id: item.id, act, key: entry.body.key, answer: found.answer, reason, seconds });
   if (act === "flag") {
     find("h1", work).append(h("span", { class: "badge warn" }, "Flagged"));
     paintUndo();
     return announce("Flagged. You can still answer it.");
   }
   view.done = true;
-  clearTimeout(drafting);
-  drafting = 0;
+  writeDraft(); // of what is done it writes nothing more
   store.drop(`draft:${item.id}`);
   shelf.take(item.id);
   if (item.practice && act === "submit" && item.kind !== "chat") return verdict(entry, found.answer);
@@ -209,10 +216,7 @@ function commit(act, reason = "") {
   next();
 }
 
-function elsewhere() {
-  announce("This was answered in another tab.");
-  next();
-}
+const elsewhere = () => (announce("This was answered in another tab."), next());
 
 /** The practice round: how the answer was. */
 async function verdict(entry, answer) {
@@ -249,12 +253,12 @@ async function undo() {
     if (view?.form && !view.done) writeDraft();
     trail.pop();
     put({ assignment: last.id, task: number, act: "undo", seconds: 0 });
-    if (last.act !== "flag") {
+    const back = trail.handled(last.id); // an answer before it holds again
+    if (last.act !== "flag" && !back) {
       const answer = last.answer ? KINDS[item.kind].asDraft(last.answer) : null;
-      if (answer || last.reason) store.set(`draft:${last.id}`, { answer, reason: last.act === "submit" ? last.reason : "", seconds: 0, at: Date.now() });
-      if (!trail.handled(last.id)) shelf.putBack({ ...item, answer: null });
+      if (answer) store.set(`draft:${last.id}`, { answer, reason: last.reason, seconds: 0, at: Date.now() });
+      shelf.putBack({ ...item, answer: null });
     }
-    const back = trail.handled(last.id);
     show(back ? item : { ...item, answer: null }, back);
     announce({ flag: "The flag is taken back.", skip: "Not skipped any more." }[last.act] ?? "Your last answer is taken back; here it is.");
   } finally {
@@ -293,21 +297,30 @@ async function why(asked) {
 }
 
 function finish() {
-  const done = trail.acts.filter((act) => act.act === "submit").length, all = waiting().length;
+  const acts = trail.acts.filter((act) => act.act === "submit"), done = trail.items.length, all = waiting().length;
+  const each = Math.round(acts.reduce((sum, act) => sum + (act.seconds ?? 0), 0) / Math.max(1, done));
   const text = task.paused ? "This task is paused. Come back later." : "There is nothing more for you in this task just now.";
-  const said = done ? `You answered ${count(done, "item")} here lately. Thank you.` : "Thank you for looking in.";
+  const said = done ? `You saw to ${count(done, "item")} here lately, in about ${count(each, "second")} each. Thank you.` : "Thank you for looking in.";
   const card = h("section", { class: "card narrow finish" }, h("h1", { tabindex: -1 }, task.paused ? "Paused" : "All done"), h("p", {}, text), h("p", {}, said), all ? h("p", {}, `${count(all, "answer")} still on the way; they go out by themselves.`) : null, h("div", { class: "row" }, h("a", { class: "button main", href: "/" }, "To your tasks"), h("button", { type: "button", onclick: next }, "Look again"), trail.acts.length ? h("button", { type: "button", class: "quiet", onclick: undo }, "Undo the last") : null));
   work.replaceChildren(card);
   find("h1", card).focus();
+}
+
+/** What could not be shown is tried again. */
+function retry() {
+  const again = view?.stuck;
+  if (!again) return;
+  view = null;
+  again();
 }
 
 /** Nothing can be shown; `again` is tried when the connection is back. */
 function stuck(title, text, again = null) {
   leave();
   view = { stuck: again };
-  const retry = again && h("button", { type: "button", onclick: again }, "Try now");
+  const now = again && h("button", { type: "button", onclick: retry }, "Try now");
   const back = again === next && trail.acts.length ? h("button", { type: "button", class: "quiet", onclick: undo }, "Undo the last") : null;
-  work.replaceChildren(h("section", { class: "card narrow" }, h("h1", { tabindex: -1 }, title), h("p", {}, text), h("div", { class: "row" }, retry, back, h("a", { class: "button", href: "/" }, "To your tasks"))));
+  work.replaceChildren(h("section", { class: "card narrow" }, h("h1", { tabindex: -1 }, title), h("p", {}, text), h("div", { class: "row" }, now, back, h("a", { class: "button", href: "/" }, "To your tasks"))));
   find("h1", work).focus();
 }
 
@@ -322,7 +335,7 @@ function paintUndo() {
 
 function paintProgress() {
   const mine = (shelf.progress?.yours ?? 0) + waiting().filter((entry) => entry.task === number && entry.act === "submit").length;
-  find("#progress").textContent = mine ? `${count(mine, "answer")} by you, thank you` : "";
+  find("#progress").textContent = mine ? `${count(mine, "answer")} by you` : "";
 }
 
 const go = () => (view?.then ? Date.now() - view.at > THINK && view.then() : commit("submit"));
@@ -350,22 +363,23 @@ function listen(instructions) {
   const keys = () => showKeys(view?.form?.help ?? []);
   find("#show-keys").addEventListener("click", keys);
   document.addEventListener("keydown", (event) => onKey(event, { ...KEYS, i: () => instructions.toggle(), "?": keys }));
+  addEventListener("pointerup", (event) => (pointed = event.target.closest?.("button, summary") ?? null));
   addEventListener("pagehide", () => drafting && writeDraft());
   document.addEventListener("visibilitychange", () => drafting && writeDraft());
-  const again = () => view?.stuck?.();
-  addEventListener("online", again);
-  outbox.addEventListener("sent", () => (again(), topUp()));
+  outbox.addEventListener("sent", topUp);
   outbox.addEventListener("refused", (event) => trail.forget(event.detail.entry.body.key));
   outbox.addEventListener("change", paintProgress);
   store.watch((name) => name === trail.name && view?.form && !view.review && !view.done && trail.handled(view.item.id) && elsewhere());
-  setInterval(() => (again(), view?.form && topUp()), 30_000);
+  setInterval(() => view?.form && topUp(), 30_000);
 }
 
 function onKey(event, keys) {
   const target = event.target, command = event.ctrlKey || event.metaKey;
   if (event.defaultPrevented || event.isComposing || find("dialog:modal")) return;
+  if (event.key === "Tab") pointed = null;
   const typing = target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
-  if (event.key === "Enter" && (command || !(typing || target.closest("button, a, summary")))) {
+  const control = target.closest("button, a, summary");
+  if (event.key === "Enter" && (command || !(typing || (control && control !== pointed)))) {
     event.preventDefault();
     if (!event.repeat && !(view?.form && !view.done && view.form.key(event))) go();
   } else if (typing) {
@@ -375,7 +389,7 @@ function onKey(event, keys) {
     if (view.form && !view.done && !early && view.form.key(event)) event.preventDefault();
     else if (keys[event.key] && !event.altKey) {
       event.preventDefault();
-      if (!early) keys[event.key]();
+      if (!early || "bn".includes(event.key)) keys[event.key]();
     }
   }
 }

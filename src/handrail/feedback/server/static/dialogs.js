@@ -84,10 +84,10 @@ export class Instructions {
 
   open() {
     if (this.panel.open) return;
-    const held = document.activeElement;
+    this.held = document.activeElement;
     if (WIDE.matches) this.panel.show();
     else this.panel.showModal();
-    if (WIDE.matches) held?.focus?.(); // it stands beside the work: the work keeps the focus
+    if (WIDE.matches) this.held?.focus?.(); // it stands beside the work: the work keeps the focus
     document.body.classList.toggle("beside", WIDE.matches);
     this.button.setAttribute("aria-expanded", "true");
   }
@@ -95,6 +95,8 @@ export class Instructions {
   closed() {
     document.body.classList.remove("beside");
     this.button.setAttribute("aria-expanded", "false");
+    const held = this.held?.isConnected && this.held !== document.body ? this.held : find("#work h1");
+    held?.focus({ preventScroll: true }); // where one was before
   }
 
   toggle() {
@@ -103,7 +105,6 @@ export class Instructions {
     else this.panel.close();
     if (WIDE.matches) store.set("panel", opens);
     if (opens) find(".close", this.panel).focus();
-    else this.button.focus();
   }
 }
 

@@ -58,6 +58,7 @@ async function begin() {
     paint(me);
   } catch (error) {
     const kept = store.get("me");
+    if (error.kind === "another person") return location.reload(); // this page was opened a moment before
     if (error.kind === "signed out") return tasks.replaceChildren(h("p", {}, "You are signed out. Open your sign-in link in this browser."));
     if (kept) paint(kept);
     else tasks.replaceChildren(h("p", {}, "There is no connection now, and your tasks are not kept here yet."));

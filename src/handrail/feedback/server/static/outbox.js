@@ -81,9 +81,7 @@ async function sendAll() {
       changed();
     } catch (error) {
       if (error.kind === "later") return later(error);
-      if (error.kind === "signed out") return stop(error);
-      if (error.kind !== "refused") throw error;
-      if (!(await stillUs())) return;
+      if (error.kind !== "refused") return stop(error); // it waits until this person signs in again
       store.set(`refused:${entry.body.key}`, { ...entry, why: error.message });
       store.drop(name);
       outbox.dispatchEvent(new CustomEvent("refused", { detail: { entry } }));
@@ -92,19 +90,6 @@ async function sendAll() {
   }
   trouble = null;
   changed();
-}
-
-/** A refusal counts only if it was said to the person whose answer it is: the cookie may be another's by now. */
-async function stillUs() {
-  try {
-    const me = await ask("GET", "/api/me");
-    if (me.pseudonym === store.person) return true;
-    stop({ kind: "another person" });
-  } catch (error) {
-    if (error.kind === "later") later(error);
-    else stop(error);
-  }
-  return false;
 }
 
 function stop(error) {

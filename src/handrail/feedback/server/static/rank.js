@@ -54,9 +54,10 @@ export function make(item, task, draft, changed) {
     list.replaceChildren(...state.groups.flatMap((group) => group.map((number, at) => row(number, group, at > 0))));
     buttons.forEach((button, number) => {
       const place = order.place(state, number);
-      button.replaceChildren(place ? `Place ${place}${order.tied(state, number).length ? " (tie)" : ""}` : `Place here as ${state.groups.length + 1}`, h("kbd", { "aria-hidden": "true" }, number + 1));
+      const words = place ? `Place ${place}${order.tied(state, number).length ? " (tie)" : ""}` : `Place here as ${state.groups.length + 1}`;
+      const whose = h("span", { class: "unseen" }, `: response ${LETTERS[number]}${place ? ", take it out" : ""}`);
+      button.replaceChildren(h("span", {}, words, whose), h("kbd", { "aria-hidden": "true" }, number + 1));
       button.setAttribute("aria-pressed", String(place > 0));
-      button.setAttribute("aria-label", place ? `${told(number)}; take it out` : `Give ${LETTERS[number]} place ${state.groups.length + 1}`);
     });
     list.hidden = !state.groups.length;
     hint.textContent = state.rest.length
@@ -127,6 +128,8 @@ export function make(item, task, draft, changed) {
     ].filter(([key]) => key !== "=" || task.ties),
   };
 }
+
+export const question = (item) => `Put the ${item.responses.length} in order`;
 
 export const asDraft = (answer) => ({ groups: order.groupsOf(answer.places) });
 

@@ -84,6 +84,8 @@ export function make(item, task, draft, changed) {
   };
 }
 
+export const question = (item) => (item.responses.length > 1 ? "Rate the responses" : "Rate the response");
+
 export const asDraft = (answer) => ({ ratings: answer.ratings });
 
 export function words(answer) {
