@@ -20,7 +20,7 @@ from handrail.feedback.store.labels import NotThere
 from handrail.feedback.store.review import ItemState
 from handrail.records import Prompt, Record
 
-router = APIRouter(prefix="/api", tags=["looking at projects"])
+router = APIRouter(prefix="/api", tags=["running projects"])
 Count = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[int, Query(ge=-1, le=2**31 - 1)]
 TaskName = Annotated[str, Query(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
