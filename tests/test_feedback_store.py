@@ -22,6 +22,7 @@ from sqlalchemy import event, func, select, text
 
 from feedback_world import DATABASES, Clock, World, assert_replay, new_key, pair, together
 from handrail.errors import InputError, StorageError
+from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Chatted, Compared, Criterion, Item, Ranked, Rated, TaskSettings, restored
 from handrail.feedback.store import Database, assignment, chats, labels, people, projects, snapshots
 from handrail.feedback.store import database as database_module
@@ -506,6 +507,7 @@ def test_a_chat_goes_on_where_it_stood_and_becomes_one_label(world: World):
     (given,) = world.give(person)
     with pytest.raises(Conflict):
         world.act(person, given, answer=None)
+    on_screen = []
     for turn in range(2):
         said = Said(key=f"message-{turn}", message=f"message {turn}")
         _, models = chats.ready(world.db, person, given.id, said)
@@ -517,6 +519,7 @@ def test_a_chat_goes_on_where_it_stood_and_becomes_one_label(world: World):
             chats.say(world.db, person, given.id, Said(key=f"another-{turn}", message="x"), ("", ""))
         with pytest.raises(Conflict):
             world.act(person, given, answer=None)
+        on_screen.append(list(found.waiting))
         chosen = Chosen(key=f"choice-of-{turn}", better=found.waiting.index(f"owl {turn}"))
         assert chats.choose(world.db, person, given.id, chosen) == chats.choose(world.db, person, given.id, chosen)
     with pytest.raises(Conflict):
@@ -526,6 +529,9 @@ def test_a_chat_goes_on_where_it_stood_and_becomes_one_label(world: World):
     assert [(turn.message, turn.responses, turn.better) for turn in label.answer.turns] == [
         (f"message {n}", (f"owl {n}", f"goose {n}"), 0) for n in range(2)
     ]
+    assert label.models == ("model-owl", "model-goose")
+    assert [[turn.responses[i] for i in turn.order] for turn in label.answer.turns] == on_screen
+    assert [r.models for r in records_of([label])] == [("model-owl", "model-goose")] * 2
     assert_replay(world.db)
 
 

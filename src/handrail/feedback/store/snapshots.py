@@ -15,7 +15,7 @@ from handrail.feedback.store.database import Database
 from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, settle, stand
 from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.projects import Task
-from handrail.feedback.store.tables import assignments, canonical, events, items, people, projects, snapshots, tasks
+from handrail.feedback.store.tables import assignments, canonical, events, items, people, projects, revisions, snapshots, tasks
 from handrail.records import Record
 
 ADJUDICATION = 9  # the repetition under which an adjudicator's answer stands
@@ -68,8 +68,9 @@ def view(connection: Connection, project: str, upto: int | None = None, only: An
         standings.setdefault(assignment, Standing()).apply(kind, body, at, seconds)
     columns = [assignments.c[name] for name in ("id", "item", "purpose", "repetition", "order", "revision", "shown")]
     answered = (
-        select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"))
+        select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"), revisions.c.settings)
         .join(tasks, assignments.c.task == tasks.c.id)
+        .join(revisions, (revisions.c.task == assignments.c.task) & (revisions.c.number == assignments.c.revision))
         .join(people, assignments.c.person == people.c.id)
         .join(items, assignments.c.item == items.c.id)
         .where(tasks.c.project == number)
@@ -91,7 +92,7 @@ def label(project: str, row: Any, standing: Standing) -> Label:
         item=row["item"],
         prompt=item.prompt,
         responses=item.responses,
-        models=item.models,
+        models=tuple(row["settings"]["models"]) if body["answer"]["kind"] == "chat" else item.models,
         answer=ANSWER.validate_python(body["answer"]),
         order=tuple(row["order"]),
         labeller=row["pseudonym"],
