@@ -219,11 +219,24 @@ def test_what_is_urgent_comes_first_and_what_is_begun_is_finished(world: World):
     for person in (one, other):
         order[person.id] = [found.content.priority for found in world.give(person, 5)]
     assert order == {one.id: [2, 2, 2, 1, 1], other.id: [2, 2, 2, 1, 1]}
-    urgent = world.give(world.labeller(), 1)[0]
-    assert urgent.content.priority == 1
+    assert world.give(world.labeller(), 1)[0].content.priority == 1
     projects.take_in(world.db, world.task, [pair(0, priority=9.0)])
-    questions = [found.content.prompt.text for found in world.give(world.labeller(), 2)]
-    assert questions == ["question 0", urgent.content.prompt.text], "a new priority holds at once; what is begun comes next"
+    first, second = world.give(world.labeller(), 2)
+    assert first.content.prompt.text == "question 0" and second.content.priority == 1, "a new priority holds at once"
+
+
+def test_no_more_is_begun_than_is_soon_finished_and_the_same_people_do_not_share_all_their_items(world: World):
+    world.make_task(*map(pair, range(300)), overlap=3)
+    people_, shared = [world.labeller() for _ in range(12)], {}
+    for _ in range(12):
+        for person in people_:
+            for one in world.give(person, 4):
+                world.act(person, one, "submit")
+                shared.setdefault(one.item, []).append(person.id)
+    unfinished = [who for who in shared.values() if len(who) < 3]
+    assert len(unfinished) <= 64 and sum(map(len, shared.values())) == 12 * 12 * 4
+    partners = {person.id: {other for who in shared.values() if person.id in who for other in who} for person in people_}
+    assert min(map(len, partners.values())) == 12, "everybody has shared items with everybody"
 
 
 def test_a_paused_task_gives_nothing_and_still_takes_answers(world: World):

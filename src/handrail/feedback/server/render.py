@@ -8,6 +8,7 @@ from html import escape
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from markupsafe import Markup
 
 PLAIN = 40_000  # characters: longer text is shown as it is, markdown would take too long on it
 SHORT = 4_000  # characters: of such texts the HTML is kept for the next labeller
@@ -35,6 +36,12 @@ def often(text: str) -> str:
 def plain(text: str) -> str:
     """Text as it is, with its line breaks."""
     return f'<p class="plain">{mark_invisible(escape(text))}</p>'
+
+
+def line(text: str, most: int = 10_000) -> Markup:
+    """A short text within a line, such as the beginning of a prompt in a list."""
+    shortened = text if len(text) <= most else text[: most - 1].rstrip() + "…"
+    return Markup(mark_invisible(escape(shortened)))
 
 
 def mark_invisible(html: str) -> str:

@@ -20,6 +20,7 @@ from handrail.feedback.store.tables import assignments, canonical, events, items
 
 AGO = 8  # a repeat comes after at least so many other items
 MANY = 50  # of gold items and of repeats, from which one is drawn
+WINDOW = 64  # items that are due next, from which one is drawn
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ def chosen(db: Database, connection: Connection, task: Task, person: Person, num
     `number` counts what the person has been given in this task so far.
     """
     practice = fresh(connection, task, person, "practice", count)
-    for item in practice:
+    for item, _ in practice:
         yield item, "practice"
-    work = fresh(connection, task, person, "work", count - len(practice))
+    work = window(db, connection, task, person, count - len(practice))
     gold = fresh(connection, task, person, "gold", MANY) if work and task.settings.gold else []
     repeated: set[str] = set()
     for given in range(number + len(practice), number + count):
@@ -105,7 +106,7 @@ def chosen(db: Database, connection: Connection, task: Task, person: Person, num
             return
         chance = db.chance.random()  # not from anything that a labeller knows
         if chance < task.settings.gold and gold:
-            yield gold.pop(db.chance.randrange(len(gold))), "gold"
+            yield gold.pop(db.chance.randrange(len(gold)))[0], "gold"
         elif chance > 1 - task.settings.repeats and (again := repeatable(connection, task, person, given, repeated)):
             repeated.add(item := db.chance.choice(again))
             yield item, "repeat"
@@ -113,17 +114,34 @@ def chosen(db: Database, connection: Connection, task: Task, person: Person, num
             yield work.pop(0), "work"
 
 
-def fresh(connection: Connection, task: Task, person: Person, purpose: Purpose, count: int) -> list[str]:
-    """Items of a purpose that the person has not had, or had and let go, with room for one more; the most urgent first.
+def window(db: Database, connection: Connection, task: Task, person: Person, count: int) -> list[str]:
+    """Work for a person: of equal urgency by chance, among the items that are due next.
 
-    An item that others have begun comes before one that nobody has, so that what is labelled at all is soon complete.
+    Were it always the very next, the same few people would share all their items, and nobody's reliability could be told
+    from what the others said.
+    """
+    due = fresh(connection, task, person, "work", max(count, WINDOW) if count and task.settings.overlap > 1 else count)
+    chosen: list[str] = []
+    while due and len(chosen) < count:
+        equal = [item for item in due if item[1] == due[0][1]]
+        drawn = equal[db.chance.randrange(len(equal))] if task.settings.overlap > 1 else due[0]
+        due.remove(drawn)
+        chosen.append(drawn[0])
+    return chosen
+
+
+def fresh(connection: Connection, task: Task, person: Person, purpose: Purpose, count: int) -> list[tuple[str, float]]:
+    """Items of a purpose, with their priorities, that the person has not had, or had and let go, with room for one more.
+
+    The most urgent come first, and of these what others have begun, so that what is labelled at all is soon complete.
     """
     had = and_(assignments.c.item == items.c.id, assignments.c.person == person.id, assignments.c.state != "expired")
-    query = select(items.c.id).where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
+    query = select(items.c.id, items.c.priority)
+    query = query.where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
     if purpose == "work":
         query = query.where(items.c.taken < task.settings.overlap)
     query = query.order_by(items.c.priority.desc(), items.c.taken.desc(), items.c.position)
-    return list(connection.scalars(query.limit(count))) if count else []
+    return [(item, priority) for item, priority in connection.execute(query.limit(count))] if count else []
 
 
 def repeatable(connection: Connection, task: Task, person: Person, number: int, but: set[str]) -> list[str]:

@@ -51,8 +51,8 @@ def labels(db: Database, project: str, rules: Rules | None = None, upto: int | N
         return through(rules or Rules(), view(connection, project, upto))
 
 
-def view(connection: Connection, project: str, upto: int | None = None) -> list[Label]:
-    """Every answered assignment, in the order of their first events."""
+def view(connection: Connection, project: str, upto: int | None = None, only: Any = None) -> list[Label]:
+    """Every answered assignment, in the order of their first events; `only` is a condition on assignments."""
     number = project_id(connection, project)
     query = (
         select(events.c.assignment, events.c.kind, events.c.body, events.c.at, events.c.seconds)
@@ -61,18 +61,22 @@ def view(connection: Connection, project: str, upto: int | None = None) -> list[
     )
     if upto is not None:
         query = query.where(events.c.id <= upto)
+    if only is not None:
+        query = query.where(events.c.assignment.in_(select(assignments.c.id).where(only)))
     standings: dict[str, Standing] = {}
     for assignment, kind, body, at, seconds in connection.execute(query.order_by(events.c.id)):
         standings.setdefault(assignment, Standing()).apply(kind, body, at, seconds)
     columns = [assignments.c[name] for name in ("id", "item", "purpose", "repetition", "order", "revision", "shown")]
-    rows = connection.execute(
+    answered = (
         select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"))
         .join(tasks, assignments.c.task == tasks.c.id)
         .join(people, assignments.c.person == people.c.id)
         .join(items, assignments.c.item == items.c.id)
         .where(tasks.c.project == number)
-    ).mappings()
-    known = {row["id"]: row for row in rows}
+    )
+    if only is not None:
+        answered = answered.where(only)
+    known = {row["id"]: row for row in connection.execute(answered).mappings()}
     return [label(project, known[a], standing) for a, standing in standings.items() if standing.answers]
 
 
@@ -158,6 +162,12 @@ def again(db: Database, snapshot: str) -> tuple[Snapshot, list[Label]]:
         changed = f"the labels of snapshot {snapshot} are not what they were"
         raise InputError(changed, f"SHA-256 {made.sha256}", "somebody has changed the database")
     return made, found
+
+
+def there(db: Database, snapshot: str) -> bool:
+    """Whether there is such a snapshot."""
+    with db.read() as connection:
+        return connection.scalar(select(snapshots.c.id).where(snapshots.c.id == snapshot)) is not None
 
 
 def all_snapshots(db: Database, project: str) -> list[Snapshot]:
