@@ -308,6 +308,20 @@ def test_a_repeat_is_the_persons_own_a_while_ago_once_and_takes_no_place(world: 
     assert_replay(world.db)
 
 
+def test_many_at_once_are_as_good_as_one_by_one(world: World):
+    """No item stands twice among those given at once, neither gold nor repeat."""
+    gold = [pair(1000 + number, gold=Compared(better=0)) for number in range(9)]
+    world.make_task(*map(pair, range(90)), *gold, overlap=1, gold=0.4, repeats=0.5)
+    person, purposes = world.labeller(), Counter()
+    while given := world.give(person, 30):
+        assert len({(one.item, one.purpose == "repeat") for one in given}) == len(given) <= 30
+        purposes.update(one.purpose for one in given)
+        for one in given:
+            world.act(person, one)
+    assert (purposes["work"], purposes["gold"]) == (90, 9) and purposes["repeat"] > 0
+    assert_replay(world.db)
+
+
 def test_practice_comes_first_and_is_judged(world: World):
     practice = [pair(n, practice=True, gold=Compared(better=0), explanation=f"because of {n}") for n in (101, 102)]
     world.make_task(*map(pair, range(5)), *practice)
