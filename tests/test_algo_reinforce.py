@@ -142,13 +142,14 @@ def test_a_ratio_of_single_tokens_does_not_make_up_for_other_states():
         lambda logp, old, a, m: ppo_clip_loss(logp, old, a, m, 1, 0.2, 0.2)[0],
         lambda logp, old, a, m: ppo_penalty_loss(logp, old, a, m, 1, 0.5),
         lambda logp, old, a, m: importance_loss(logp, old, a, m, 1),
-        lambda logp, old, a, m: gspo_loss(logp, old, a * m.sum(1, keepdim=True), m, m.sum(), 0.1, 0.1)[0] * m.sum() / m.sum(1),
+        lambda logp, old, a, m: gspo_loss(logp, old, a, m, 1, 0.1, 0.1)[0],
     ],
     ids=["ppo_clip", "ppo_penalty", "importance", "gspo"],
 )
-def test_every_objective_begins_as_the_policy_gradient(loss):
-    """At theta = theta_old; GSPO with an advantage that is the same for all tokens of a response."""
-    advantage, old = whole_return(rewards(), MASK, 1.0), tabular.token_logp(POLICY)
+@pytest.mark.parametrize("credit", [whole_return, reward_to_go])
+def test_every_objective_begins_as_the_policy_gradient(loss, credit):
+    """At theta = theta_old, with one advantage for all tokens of a response or one for each."""
+    advantage, old = credit(rewards(), MASK, 1.0), tabular.token_logp(POLICY)
     gradient = -expected(lambda logp, n: loss(logp, old[n], advantage[n], MASK[n]).sum(), POLICY, POLICY)
     assert relative_error(gradient, TRUTH) < 1e-10
 
@@ -293,6 +294,35 @@ def test_gspo_by_hand():
     found, stats = gspo_loss(logp, old, weight * advantage[:, None].expand(4, 6), ROWS, int(LENGTHS.sum()), 0.1, 0.3)
     assert math.isclose(float(found), loss, rel_tol=1e-6)  # the weights are float32
     assert math.isclose(float(stats["clip_fraction"]), clipped / int(LENGTHS.sum()), rel_tol=1e-6)
+
+
+def ratio_differentiated(logp: Tensor, old: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
+    """[B] -sum over tokens of s A_t, with the gradient of s = exp(mean log ratio) itself."""
+    s = torch.where(mask, logp - old, 0).sum(1, keepdim=True).div(mask.sum(1, keepdim=True)).exp()
+    return -(s * torch.where(mask, advantage, 0)).sum(1)
+
+
+def test_gspo_has_the_gradient_of_its_ratio_where_all_tokens_of_a_response_have_one_advantage():
+    """And away from theta_old."""
+    advantage, old = randn(3, 4, 1).expand(4, 6), -randn(2, 4, 6).abs()
+    logp = (-randn(1, 4, 6).abs()).requires_grad_()
+    (found,) = torch.autograd.grad(gspo_loss(logp, old, advantage, ROWS, 1, 0.999, 1e6)[0], logp)
+    (truth,) = torch.autograd.grad(ratio_differentiated(logp, old, advantage, ROWS).sum(), logp)
+    torch.testing.assert_close(found, truth, rtol=1e-12, atol=0)
+
+
+def test_differentiating_gspos_ratio_would_be_biased_where_each_token_has_an_advantage_of_its_own():
+    """It gives every token the mean advantage of its response, and in that mean stand values of states that come later."""
+    credit, old = whole_return(rewards(), MASK, 1.0), tabular.token_logp(POLICY)
+    values = torch.randn(len(tabular.PREFIXES), dtype=torch.float64, generator=torch.Generator().manual_seed(7))[tabular.STATES]
+
+    def gradient(advantage: Tensor) -> Tensor:
+        return -expected(lambda logp, n: ratio_differentiated(logp, old[n], advantage[n], MASK[n]), POLICY, POLICY)
+
+    assert relative_error(gradient(credit), TRUTH) < 1e-10
+    assert relative_error(gradient(credit - values), TRUTH) > 0.05
+    ours = -expected(lambda logp, n: gspo_loss(logp, old[n], (credit - values)[n], MASK[n], 1, 0.1, 0.1)[0], POLICY, POLICY)
+    assert relative_error(ours, TRUTH) < 1e-10
 
 
 def test_weights_turn_a_mean_over_tokens_into_one_over_responses():

@@ -655,6 +655,14 @@ METHODS = [
         KIN,
     ),
     Fault(
+        "GSPO's ratio differentiated as a whole",
+        "every token gets the mean advantage of its response",
+        "algo/objective.py",
+        "ratio = (mean.detach() + (log_ratio - log_ratio.detach())).exp()",
+        "ratio = mean.exp().expand_as(log_ratio)",
+        f"{KIN} {LOOP}",
+    ),
+    Fault(
         "the whole return from each token on",
         "plain REINFORCE credits with the reward to go",
         "algo/advantage.py",

@@ -86,8 +86,6 @@ class Reinforcement(Settings):
             raise ValueError(f"batch_size {self.batch_size} does not divide by minibatches {self.minibatches}")
         if self.sampling.temperature <= 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError("a policy gradient samples the full distribution: temperature above 0, top_k 0, top_p 1")
-        if self.objective.kind == "gspo" and self.credit != "whole_return":
-            raise ValueError("gspo weighs a response as a whole, so all its tokens have one advantage: credit whole_return")
         if self.partner and self.ratings:
             raise ValueError("rated responses have no partner: give prompts and reward")
         if self.reward and self.reward.cut == "bootstrap":

@@ -94,7 +94,7 @@ def _of_reinforce(**converges: Any) -> Loop:
         reinforce.train,
         _reinforce_gradient,
         {"steps": 300, "batch_size": 512, "responses": 4, "lr": 0.01, "warmup": 0} | converges,
-        {"baseline": {"kind": "none"}} if converges.get("objective", {}).get("kind") == "gspo" else {"baseline": {"kind": "value"}},
+        {"baseline": {"kind": "value"}},
         {},
     )
 
@@ -124,7 +124,7 @@ LOOPS: dict[str, Loop] = {
     "rloo_importance": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "importance"}, **PASSES),
     "rloo_clip": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "ppo_clip"}, **PASSES),
     "rloo_penalty": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "ppo_penalty"}, **PASSES),
-    "gspo": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "gspo", "clip": 0.1}, epochs=2, minibatches=2, **WHOLE),
+    "gspo": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "gspo", "clip": 0.1}, **PASSES),
 }
 
 
