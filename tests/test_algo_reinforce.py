@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tabular
-from handrail.algo.advantage import carry_over, reward_to_go, token_rewards, whole_return
+from handrail.algo.advantage import carry_over, gae, gae_over_turns, reward_to_go, token_rewards, whole_return
 from handrail.algo.baseline import group_mean, group_std, leave_one_out
 from handrail.algo.control import ppo_penalty_beta
 from handrail.algo.kl import kl_k1, kl_k2
@@ -249,6 +249,24 @@ def test_a_turn_earns_what_later_turns_of_its_conversation_earn(gamma):
     for row, returns in zip((0, 3, 1), expected, strict=True):
         torch.testing.assert_close(found[row, : LENGTHS[row]], returns, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(found[2, :4], reward_to_go(r, ROWS, gamma)[2, :4], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("gamma, lam", [(1.0, 0.95), (0.9, 0.8), (0.9, 0.0), (1.0, 1.0)])
+def test_advantages_look_across_the_turns_of_a_conversation(gamma, lam):
+    """Rows 0, 3 and 1 are one conversation, cut at its end, row 2 another: laid end to end, they are one long response."""
+    r, v, nan = randn(1, 4, 6), randn(2, 4, 6), float("nan")
+    after = torch.tensor([9.0, 0.7, 0.3, 9.0], dtype=torch.float64)  # where a turn follows nothing is bootstrapped
+    hollow = (x.masked_fill(~ROWS, nan) for x in (r, v))
+    found = gae_over_turns(*hollow, ROWS, gamma, lam, after, torch.tensor([3, -1, -1, 1]))
+    lengths = [int(LENGTHS[row]) for row in (0, 3, 1)]
+    long_r, long_v = (torch.cat([x[row, : LENGTHS[row]] for row in (0, 3, 1)])[None] for x in (r, v))
+    expected = gae(long_r, long_v, torch.ones_like(long_r, dtype=torch.bool), gamma, lam, after[1:2])
+    for ours, long in zip(found, expected, strict=True):
+        for row, part in zip((0, 3, 1), long[0].split(lengths), strict=True):
+            torch.testing.assert_close(ours[row, : LENGTHS[row]], part, rtol=1e-12, atol=1e-14)
+    alone = gae(r, v, ROWS, gamma, lam, after)
+    for ours, single, untied in zip(found, alone, gae_over_turns(r, v, ROWS, gamma, lam, after, torch.full((4,), -1)), strict=True):
+        assert torch.equal(ours[2], single[2]) and torch.equal(untied, single)
 
 
 def test_group_baselines_by_hand():

@@ -122,8 +122,8 @@ def test_one_beginning_and_one_end_on_either_side_in_every_path(world, kind):
     assert [ranked.ids[0, :cut].tolist(), ranked.ids[0, cut:stop].tolist()] == sides[2:]
     cfg = world.ppo(world.folder / "unused")
     parts, _ = ppo.build(cfg)
-    assert parts.prompt_ids[0] == codec.encode_prompt(parts.prompts[0])
-    for ids in (*sides, *parts.prompt_ids):
+    assert parts.answers.ids[0] == codec.encode_prompt(parts.answers.prompts[0])
+    for ids in (*sides, *parts.answers.ids):
         assert ids.count(END) == 1 and ids[-1] == END
         assert (ids.count(BEGIN) == 1 and ids[0] == BEGIN) if kind == "bart" else BEGIN not in ids
     assert codec.decode(example.response_ids) == demonstration.response
