@@ -97,8 +97,9 @@ def stage(log: Log, name: str, folder: Path, settings: dict, inputs: dict[str, s
         folder.rename(aside)
     same = content(name, settings, inputs, log.root)
     if not folder.exists() and (other := done_elsewhere(log, same)):
-        take_over(other, folder, {"identity": identity, "content": same, "finished": True, "seconds": 0.0})
-        log.add(name, folder, 0.0, skipped=True)
+        took = json.loads((other / "stage.json").read_text())["seconds"]  # as long as it took where it was done
+        take_over(other, folder, {"identity": identity, "content": same, "finished": True, "seconds": took})
+        log.add(name, folder, took, skipped=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
     spent = before["seconds"] if before and before["identity"] == identity else 0.0
