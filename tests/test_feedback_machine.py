@@ -1,5 +1,6 @@
 """The whole API against a plain model of it: whatever people do, in whatever order, through restarts and as time passes."""
 
+import random
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -45,10 +46,11 @@ class Room(RuleBasedStateMachine):
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.folder = tempfile.mkdtemp(prefix="handrail-machine-", dir=memory)
         self.clock, self.where, self.keys = Clock(), f"{self.folder}/feedback.db", count()
+        self.chance = random.Random(0)  # so that the same steps lead to the same place
 
     @initialize()
     def begin(self) -> None:
-        self.world = World(Database.open(self.where, self.clock), self.clock, self.where)
+        self.world = World(Database.open(self.where, self.clock, self.chance), self.clock, self.where)
         gold = [pair(100 + n, gold=Compared(better=0)) for n in range(4)]
         self.task = self.world.make_task(*map(pair, range(8)), *gold, overlap=OVERLAP, lease=LEASE, gold=0.3)
         self.asked, self.next = {f"question {n}" for n in range(8)}, count(8)
@@ -106,7 +108,7 @@ class Room(RuleBasedStateMachine):
     @rule()
     def restarts(self) -> None:
         self.world.db.close()
-        self.world.db = Database.open(self.where, self.clock)
+        self.world.db = Database.open(self.where, self.clock, self.chance)
         self.connect()
 
     @precondition(lambda self: self.given)
