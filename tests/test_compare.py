@@ -23,10 +23,11 @@ def comparison(**over) -> Comparison:
     return Comparison.model_validate({"round": "movie-night", "methods": methods, "out": "runs/c"} | over)
 
 
-def test_every_method_of_the_example_samples_as_many_responses():
-    cfg = load(Comparison, EXAMPLE, [])
+@pytest.mark.parametrize("example", sorted(EXAMPLE.parent.glob("compare_*.yaml")), ids=lambda path: path.stem)
+def test_every_method_of_the_examples_samples_as_many_responses(example):
+    cfg = load(Comparison, example, [])
     counts = {name: sampled(round_of(cfg, 0, name)) for name in cfg.methods}
-    assert counts.pop("DPO") == 0, "it learns from the labelled ones"
+    assert [counts.pop(name) for name in ("DPO", "IPO", "KTO", "ORPO", "SimPO")] == [0] * 5, "they learn from the labelled ones"
     assert set(counts.values()) == {1920} and len(counts) == 10
 
 
