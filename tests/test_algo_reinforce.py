@@ -269,6 +269,13 @@ def test_advantages_look_across_the_turns_of_a_conversation(gamma, lam):
         assert torch.equal(ours[2], single[2]) and torch.equal(untied, single)
 
 
+def test_a_reward_that_is_no_number_reaches_the_turns_before_it_and_ends():
+    """What is not finite is the guard's to find, after this."""
+    r = randn(1, 4, 6).masked_fill(torch.arange(4)[:, None] == 1, float("nan"))
+    advantage, _ = gae_over_turns(r, r, ROWS, 1.0, 0.9, torch.zeros(4, dtype=torch.float64), torch.tensor([3, -1, -1, 1]))
+    assert advantage[:, 0].isnan().tolist() == [True, True, False, True]
+
+
 def test_group_baselines_by_hand():
     score, group = torch.tensor([1.0, 2.0, 6.0, 10.0, 20.0], dtype=torch.float64), torch.tensor([7, 7, 7, 3, 3])
     assert leave_one_out(score, group).tolist() == [4.0, 3.5, 1.5, 20.0, 10.0]

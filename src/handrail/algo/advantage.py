@@ -149,9 +149,11 @@ def gae_over_turns(
     follows, after, last = following >= 0, following.clamp(min=0), _last(mask)
     bootstrap = torch.where(follows, values[after, 0], bootstrap)
     carry = torch.zeros_like(bootstrap)
-    while True:  # each pass reaches one turn further back
-        found = gae(torch.where(last, rewards + carry[:, None], rewards), values, mask, gamma, lam, bootstrap)
+    found = gae(rewards, values, mask, gamma, lam, bootstrap)
+    for _ in range(len(rewards)):  # each pass reaches one turn further back
         reached = torch.where(follows, gamma * lam * found[0][after, 0], 0)
         if torch.equal(reached, carry):
-            return found
+            break
         carry = reached
+        found = gae(torch.where(last, rewards + carry[:, None], rewards), values, mask, gamma, lam, bootstrap)
+    return found
