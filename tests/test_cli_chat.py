@@ -75,6 +75,12 @@ def test_the_temperature(line: str, temperature: float) -> None:
     assert a.heard[0][1] == temperature
 
 
+def test_the_temperature_alone_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    made, (a,) = talk("a")
+    assert made.hear("/temperature") and not a.heard
+    assert "The temperature is 0.8; `/temperature 0.7` sets it." in capsys.readouterr().out
+
+
 def test_commands_are_not_said_and_quit_ends() -> None:
     made, (a,) = talk("a")
     assert made.hear("/rest") and made.hear("") and not a.heard

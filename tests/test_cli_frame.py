@@ -75,6 +75,22 @@ def test_help_teaches_every_setting(name: str) -> None:
         assert (given.split()[-1][:20] if given else kind(field.annotation)) in line, (key, given)
 
 
+def test_a_list_is_called_a_list_and_a_choice_a_choice() -> None:
+    told = call("compare", "--help").stdout
+    seeds = next(line for line in told.splitlines() if line.startswith("seeds "))
+    assert "list = [0, 1, 2]" in seeds and "list of whole number" in seeds
+    assert "choice = tpe" in call("search", "--help").stdout
+
+
+def test_help_says_which_file_a_verb_takes_and_where_a_round_has_the_stage() -> None:
+    assert "OUT/round-1/sft" in " ".join(call("sft", "--help").stdout.split())
+    assert "OUT/round-1/evaluation" in " ".join(call("evaluate", "--help").stdout.split())
+    for name in ("compare", "search", "run"):
+        told = call(name, "--help").stdout
+        assert "a whole round's." not in told and "data.path=my.jsonl" not in told and "OUT/round-1" not in told
+    assert "a whole round's." in call("ppo", "--help").stdout
+
+
 def test_rows_reach_every_nested_setting() -> None:
     keys = [key for key, _ in rows(schema("ppo"))]
     assert {"lr", "kl", "kl.beta", "policy.new.hidden", "policy.lora.rank", "reward.end_penalty", "run.save_every"} <= set(keys)
@@ -175,7 +191,7 @@ def test_an_unknown_task_gets_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("data: {pth: a.jsonl}\n", "did you mean 'path'"),
+        ("data: {pth: a.jsonl}\n", "did you mean 'data.path'"),
         ("data: {path: a.jsonl}\nlr: fast\n", "lr"),
         ("lr: 1\nlr: 2\n", "second time"),
         ("data: {path: a.jsonl}\nepochs: no\n", "epochs"),

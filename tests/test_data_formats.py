@@ -289,6 +289,26 @@ def test_folders_and_globs(tmp_path: Path) -> None:
         load_prompts(Source(path=str(tmp_path / "tset.jsonl")))
 
 
+def test_a_path_that_counts_from_another_folder_says_from_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    (project / "data").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    lines(project / "data" / "d.jsonl", {"prompt": "a"})
+
+    def remedy() -> str:
+        with pytest.raises(DataError) as raised:
+            load_prompts(Source(path="data/d.jsonl"))
+        return raised.value.remedy
+
+    monkeypatch.chdir(tmp_path)
+    assert f"the folder that you stand in, {tmp_path}; it is there from project: `cd project`" in remedy()
+    (project / "deeper").mkdir()
+    monkeypatch.chdir(project / "deeper")
+    assert f"`cd {project}`" in remedy()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert remedy() == f"a path counts from the folder that you stand in, {tmp_path / 'elsewhere'}"
+
+
 def test_sha256_follows_the_content(tmp_path: Path) -> None:
     first, second = (load_prompts(lines(tmp_path / f"{n}.jsonl", {"prompt": "one"})).sha256 for n in "ab")
     assert first == second

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from handrail.errors import ConfigError, RewardError
-from handrail.evaluate import FunctionJudge, RewardFunction, RewardModelJudge, load_function, total
+from handrail.evaluate import FunctionJudge, RewardFunction, load_function, total
 from handrail.records import Message, Prompt
 
 PROMPTS = [Prompt.of("first"), Prompt.of("second"), Prompt.of("third")]
@@ -155,32 +155,3 @@ def test_named_parts_and_their_total():
 def test_tensors_and_arrays_are_lists_of_numbers():
     torch = pytest.importorskip("torch")
     assert FunctionJudge(lambda p, r: torch.arange(3)).score(PROMPTS, RESPONSES) == [0.0, 1.0, 2.0]
-
-
-class _Codec:
-    def encode_prompt(self, prompt):
-        return [1] * len(prompt.text)
-
-    def encode_response(self, text, end):
-        return [ord(c) for c in text] + [9] * end
-
-
-class _Model:
-    """Scores a row by its last real token but one, as a check on which row got which score."""
-
-    def __init__(self):
-        self.calls = []
-
-    def score(self, sequences):
-        self.calls.append(len(sequences))
-        rows = range(len(sequences))
-        assert all(int(sequences.ids[i, sequences.lengths[i] - 1]) == 9 for i in rows)
-        return sequences.ids[rows, sequences.lengths - 2].float()
-
-
-def test_reward_model_judge_keeps_the_order_of_responses():
-    model = _Model()
-    judge = RewardModelJudge(model, _Codec(), rows=2)
-    prompts = [Prompt.of("longest prompt"), Prompt.of("p"), Prompt.of("middle")]
-    assert judge.score(prompts, ["xa", "yyb", "c"]) == [float(ord(c)) for c in "abc"]
-    assert model.calls == [2, 1]

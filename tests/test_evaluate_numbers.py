@@ -59,6 +59,16 @@ def test_interval_has_the_width_of_a_binomial():
     assert high == pytest.approx(p + half, abs=0.006)
 
 
+@pytest.mark.parametrize("n", [1, 5, 200])
+def test_five_wins_of_five_are_not_certainty(n):
+    won = win_rate([1.0] * n, [0.0] * n)
+    lost = win_rate([0.0] * n, [1.0] * n)
+    low = n / (n + 1.96**2)  # the p at which p + 1.96 sqrt(p (1 - p) / n) is 1, which is what Wilson's interval asks
+    assert low + 1.96 * math.sqrt(low * (1 - low) / n) == pytest.approx(1.0, abs=1e-9)
+    assert (won.value, won.high) == (1.0, 1.0) and won.low == pytest.approx(low, abs=1e-9)
+    assert (lost.value, lost.low) == (0.0, 0.0) and lost.high == pytest.approx(1 - low, abs=1e-9)
+
+
 def test_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(2)
     truth, covered = 0.7, 0

@@ -32,6 +32,15 @@ def folder(tmp_path_factory):
     return path
 
 
+def test_the_folder_of_a_round_names_the_models_in_it(folder, tmp_path):
+    for name in ("sft", "ppo", "ppo.before-1"):
+        (tmp_path / "round-1" / name / "model").mkdir(parents=True)
+        (tmp_path / "round-1" / name / "model/config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no model is in this folder") as raised:
+        load_tokenizer(ModelSettings(path=str(tmp_path)))
+    assert raised.value.remedy == f"this is a round; its models are {tmp_path}/round-1/ppo, {tmp_path}/round-1/sft"
+
+
 @pytest.fixture
 def copy(folder, tmp_path):
     for file in folder.iterdir():

@@ -20,9 +20,9 @@ from handrail.pipeline.stages import plain, reads
 from handrail.recipes import evaluate, reward, sample
 from handrail.recipes.evaluate import Evaluate
 from handrail.recipes.sample import Sample
-from handrail.records import Pair, Ranking
+from handrail.records import Pair, Prompt, Ranking
 from judge_server import Fault, always_first, serving
-from recipe_runs import SAMPLING, World, make_world
+from recipe_runs import NEW, SAMPLING, World, make_world
 
 JUDGE = "def score(prompts, responses):\n    return [-abs(len(r) - 20) / 10 for r in responses]\n"
 
@@ -85,6 +85,31 @@ def test_every_judge_has_its_row(world, tmp_path):
     assert endpoint["tokens"] == {"prompt": 200 * len(pairs), "completion": 14 * len(pairs), "answers_untold": 0}
     sample = json.loads((out / "samples.jsonl").read_text().splitlines()[0])
     assert sample["judge"] == {"gain": 0.5, "verdicts": ["first", "first"]} and sample["people"] in (0.5, 1.0)
+
+
+def short_prompts(folder: Path) -> dict:
+    write_records(folder / "short.jsonl", [Prompt.of(f"film {n}") for n in range(8)])
+    return {"path": str(folder / "short.jsonl")}
+
+
+GARBAGE = {"max_new_tokens": 72, "temperature": 9.0}  # nearly every token alike: many are bytes that make no character
+
+
+def test_a_reward_model_judges_what_was_sampled_though_its_text_would_be_too_long(world, tmp_path):
+    """Bytes that are no character are read back as three tokens each: a text may be longer than what it came from."""
+    asked = {"reward": str(world.folder / "reward"), "sampling": GARBAGE, "prompts": short_prompts(tmp_path)}
+    told = evaluated(world, tmp_path / "evaluation", **asked)
+    codec = Codec(load_tokenizer(ModelSettings(path=str(world.folder / "sft"))), "auto")
+    samples = [json.loads(line) for line in (tmp_path / "evaluation/samples.jsonl").read_text().splitlines()]
+    pairs = pairs_of(tmp_path / "evaluation")
+    longest = max(len(codec.encode_prompt(p.prompt)) + len(codec.encode_response(p.responses[1], True)) for p in pairs)
+    assert longest > NEW["context"] and len(samples) == told["win_rate"]["n"] == 8
+
+
+def test_a_response_that_the_ensemble_cannot_read_has_no_say_in_the_priority(world, tmp_path):
+    asked = {"priority": {"reward": str(world.folder / "ensemble")}, "sampling": GARBAGE, "prompts": short_prompts(tmp_path)}
+    records = sample.run(sampled(world, tmp_path / "r.jsonl", **asked))
+    assert len(records) == 18 and all(r.priority >= 0 for r in records)
 
 
 def test_a_judge_at_an_endpoint_alone_and_a_failure_that_is_taken_up(world, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from handrail.errors import NonFiniteError, RunLocked
 from handrail.recipes import ppo
 from handrail.recipes.parts import Optimizer
-from handrail.track import Run
+from handrail.track import Run, read_run
 from killing import assert_same_run
 from recipe_runs import World, in_child, make_world, metrics
 
@@ -44,6 +44,13 @@ def killed_and_resumed(world: World, stage: str, out: Path, step: int, method: s
 def test_killed_and_started_again_a_recipe_ends_the_same(world, whole, tmp_path, stage, step):
     killed_and_resumed(world, stage, tmp_path / stage, step)
     assert_same_run(tmp_path / stage, whole[stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_seconds_of_every_step_are_kept_over_an_interruption(world, tmp_path, stage):
+    killed_and_resumed(world, stage, tmp_path / stage, 4)
+    view = read_run(tmp_path / stage)
+    assert [line["step"] for line in view.timing] == [line["step"] for line in view.metrics] == list(range(len(view.metrics)))
 
 
 def test_beta_goes_on_where_it_was(world, whole, tmp_path):

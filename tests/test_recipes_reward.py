@@ -261,9 +261,10 @@ def test_a_judge_goes_by_the_combination_that_the_model_was_trained_to(world, mo
     parts, _ = build(world.reward(world.folder / "unused"))
     ranking = parts.test[0]
     judge = RewardModelJudge(model, parts.codec)
-    found = judge.score([ranking.prompt] * len(ranking.responses), list(ranking.responses))
+    sequences = ranking_batch(parts.codec, [ranking], model.context).sequences
+    found = judge.score(sequences)
     with torch.no_grad():
-        heads = model.head_scores(ranking_batch(parts.codec, [ranking], model.context).sequences)
+        heads = model.head_scores(sequences)
     reference = by_rule(model.heads.normalised(model.heads.reference), ENSEMBLE["combine"])
     wanted = (by_rule(heads, ENSEMBLE["combine"]) - reference.mean()) / reference.std(correction=0)
     assert found == pytest.approx(wanted.tolist(), rel=1e-4, abs=1e-4)

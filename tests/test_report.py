@@ -14,6 +14,7 @@ import pytest
 
 from handrail.errors import DataError, InputError, StorageError
 from handrail.inspector import picture, write_report
+from handrail.inspector.charts import Share, dumbbell_chart, loop_drawing, share_chart
 from handrail.inspector.folders import read_round
 from handrail.inspector.replies import chosen, differences, visible
 from handrail.inspector.svg import POINTS, Series, label, line_chart, tag, ticks
@@ -268,7 +269,7 @@ def test_sections_stand_in_order(page):
 def test_the_figures_are_those_of_the_files(page):
     said = page.text.replace("\u202f", " ")
     assert "On 81.4 % of 512 held-out prompts the trained model’s reply was preferred (95 % interval 78.1 % to 84.6 %)" in said
-    assert "puts 74.2 % of pairs in the labellers’ order (95 % interval 71.8 % to 76.6 %)" in said
+    assert "puts 74.2 % of 3 012 pairs in the labellers’ order (95 % interval 71.8 % to 76.6 %)" in said
     assert "length alone reaches 56.1 %, which lies below that interval" in said
     assert "this is 78 %" in said  # (0.742 - 0.5) / (0.81 - 0.5)
     assert "1 min 43 s" in said  # PPO's 102.9 s
@@ -385,6 +386,20 @@ def test_errors_say_what_was_found(tmp_path):
         write_report(tmp_path, tmp_path / "file" / "report.html")
 
 
+def test_a_mistyped_folder_is_told_what_is_there(made, tmp_path, monkeypatch):
+    def remedy(folder: str) -> str:
+        with pytest.raises(InputError) as raised:
+            read_round(Path(folder))
+        return raised.value.remedy
+
+    monkeypatch.chdir(tmp_path)
+    assert "handrail demo" in remedy("runs/nowhere")
+    for name in ("first", "second"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "round.json").write_text("{}")
+    assert remedy("runs/frist") == remedy("frist") == remedy("runs/frist/round-1") == "there is runs/first, runs/second"
+
+
 def test_the_picture_is_well_formed_and_says_what_happened(made):
     drawn = ElementTree.fromstring(picture(made))
     said = " ".join(drawn.itertext())
@@ -405,6 +420,9 @@ def win(value, low, high):
         (win(0.52, 0.48, 0.56), "unclear", "shows no improvement"),
         (win(0.4, 0.36, 0.44), "worse", "made the model worse"),
         ({"win_rate": 0.8}, "unclear", "No interval"),
+        (win(0.8, 0.77, 0.83) | {"judge": "reward model"}, "better", "The training raised the reward model’s score. "),
+        (win(0.52, 0.48, 0.56) | {"judge": "reward model"}, "unclear", "shows no change of the reward model’s score"),
+        (win(0.4, 0.36, 0.44) | {"judge": "reward model"}, "worse", "lowered the reward model’s score"),
     ],
 )
 def test_the_headline_is_honest(summary, verdict, says):
@@ -431,6 +449,64 @@ def test_caveats_come_from_the_figures():
     found = " ".join(caveats(bad))
     for words in ("favours one side", "length alone", "please the reward model", "manner", "more alike"):
         assert words in found
+
+
+def test_few_prompts_are_a_caveat():
+    few = {"win_rate": {"value": 1.0, "low": 0.57, "high": 1.0, "n": 5}}
+    assert "Only 5 prompts were judged" in caveats(few)[0] and caveats(win(0.8, 0.77, 0.83)) == []
+
+
+def test_who_judged_is_said_as_a_person_would(tmp_path):
+    folder = make_round(tmp_path / "demo")
+    said = SUMMARY | {"judge": "handrail.tasks.movie_night:gold_parts", "judged_by": "the labellers' true taste"}
+    (folder / "summary.json").write_text(json.dumps(said))
+    page = Page(write_report(folder, tmp_path / "report.html"))
+    assert "Judged by the labellers' true taste." in page.text and "gold_parts" not in page.text
+    assert re.search(r"puts [\d.]+\s%\sof 3\s012 pairs", page.text)
+
+
+def test_what_was_read_stands_in_the_report(tmp_path):
+    folder = make_round(tmp_path / "demo")
+    (folder / "round-1/data").mkdir()
+    (folder / "round-1/data/sources.json").write_text(json.dumps({"comparisons, mine.jsonl": "comparison; 9 rows (not used: <mood>)"}))
+    summary = folder / "round-1/sft/summary.json"
+    summary.write_text(json.dumps({"eval_loss": 1.6, "data": "completion; 7 left out: longer than 64 tokens"}))
+    page = Page(write_report(folder, tmp_path / "report.html"))
+    assert "What was read" in page.text and "comparison; 9 rows (not used: <mood>)" in page.text
+    assert "7 left out: longer than 64 tokens" in page.text
+    alone = Page(write_report(folder / "round-1/sft", tmp_path / "one.html"))
+    assert "7 left out: longer than 64 tokens" in alone.text
+
+
+def test_stages_that_an_earlier_start_of_the_same_round_did_are_not_called_as_before(tmp_path):
+    folder = make_round(tmp_path / "demo")
+    about = json.loads((folder / "round.json").read_text())
+    assert "data as before" in Page(write_report(folder, tmp_path / "a.html")).text
+    for stage in about["stages"]:
+        stage |= {"skipped": True, "again": False}
+    (folder / "round.json").write_text(json.dumps(about))
+    assert "as before" not in Page(write_report(folder, tmp_path / "b.html")).text
+
+
+def test_times_are_written_one_way(page):
+    assert "1 min 43 s" in page.text and "102.9 s" not in page.text
+
+
+def test_no_line_runs_through_a_label():
+    """Labels of a row stand above it, baseline at y - 10: lines keep to what is below."""
+    shares = [Share("trained against start", 0.8, 0.7, 0.9, "after"), Share("start against itself", 0.5, 0.4, 0.6, "muted")]
+    for drawn, rows in ((share_chart(shares, "won"), 2), (dumbbell_chart([("a", 0.0, 1.0)], "parts", (0, 1)), 1)):
+        root = ElementTree.fromstring(drawn)
+        upright = [(float(e.get("y1")), float(e.get("y2"))) for e in root.iter("line") if e.get("x1") == e.get("x2")]
+        baselines = [34 * row + 14 for row in range(rows)]
+        assert upright and all(not (top < base < bottom) for top, bottom in upright for base in baselines)
+
+
+def test_the_loops_boxes_are_wider_than_their_names():
+    root = ElementTree.fromstring(loop_drawing({"data": 2313.7}))
+    width = float(next(e for e in root.iter("rect")).get("width"))
+    longest = max(len(e.text) for e in root.iter("text") if "name" in e.get("class"))
+    assert longest * 7.0 < width - 8 and "38\u202fmin 34\u202fs" in "".join(root.itertext())
 
 
 def test_overlap_and_preference():

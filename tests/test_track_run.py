@@ -83,6 +83,28 @@ def test_resume_cuts_what_came_after_the_checkpoint(tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
+def test_a_number_cannot_take_the_name_of_the_step_or_of_what_every_line_has(tmp_path):
+    with opened(tmp_path / "run") as run:
+        for wrong in ("step", "time", "memory_mib"):
+            with pytest.raises(ValueError, match=wrong):
+                run.log(0, {"loss": 1.0}, {wrong: 0.5})
+        with pytest.raises(ValueError, match="step"):
+            run.log(0, {"step": 1.0})
+    assert read_run(tmp_path / "run").metrics == [] and read_run(tmp_path / "run").timing == []
+
+
+def test_lines_that_cannot_be_kept_are_told_of_once(tmp_path, caplog):
+    with opened(tmp_path / "run") as run:
+        step(run, 0)
+    with (tmp_path / "run/timing.jsonl").open("a") as stream:
+        stream.write('{"step": 0.25}\n' * 12)
+    with caplog.at_level("WARNING", "handrail"), opened(tmp_path / "run"):
+        pass
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "timing.jsonl: dropped 12 lines, the first is line 2: not written to its end, or no step in it"
+    ]
+
+
 def test_without_a_checkpoint_it_begins_again(tmp_path):
     with opened(tmp_path / "run") as run:
         step(run, 0)
@@ -122,6 +144,14 @@ def test_another_config_or_input_is_refused_and_the_key_named(tmp_path, config, 
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
     with opened(tmp_path / "run"):
         pass
+
+
+def test_the_refusal_says_how_to_give_another_folder(tmp_path):
+    with opened(tmp_path / "run"):
+        pass
+    with pytest.raises(ConfigError) as raised, opened(tmp_path / "run", inputs={"data": "other"}):
+        pass
+    assert "out=" in raised.value.remedy
 
 
 def test_another_stage_is_refused(tmp_path):

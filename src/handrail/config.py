@@ -5,8 +5,9 @@ Settings themselves stand beside what they configure, as subclasses of `Settings
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +19,7 @@ class Settings(BaseModel):
     """A frozen group of settings.  Unknown keys are errors; text is never read as a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    SECTIONS: ClassVar[dict[str, type["Settings"]]] = {}  # mappings that are validated later, and by what
 
 
 S = TypeVar("S", bound=Settings)
@@ -128,29 +130,57 @@ def _explain(schema: type[Settings], fault: Any, source: str) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     where = f"{source}: {key or 'settings'}"
     if fault["type"] == "extra_forbidden":
-        known = _keys(schema, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys here: {', '.join(known)}"
-        return f"{where}: there is no such setting; {hint}"
+        return f"{where}: there is no such setting; {_hint(_group(schema, fault['loc'][:-1]), fault['loc'])}"
     if fault["type"] == "missing":
         return f"{where}: must be given"
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = PLAIN.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     found = fault.get("input")
     quoted = f"text {found!r}" if isinstance(found, str) else repr(found)
     return f"{where}: {message}" if isinstance(found, dict) else f"{where}: found {quoted}; it {message}"
 
 
-def _keys(schema: type[Settings], path: tuple) -> list[str]:
+PLAIN = {  # what a value should be, in the words of the help; by pydantic's name for the fault
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "finite_number": "should be a finite number",
+    "string_type": "should be text",
+    "bool_type": "should be true or false",
+    "list_type": "should be a list",
+    "dict_type": "should be a mapping of `key: value`",
+    "model_type": "should be a mapping of `key: value`",
+}
+
+
+def _hint(schema: type[Settings], path: tuple) -> str:
+    """What may have been meant by the key at the end of the path, whose group has this schema."""
+    *above, wrong = map(str, path)
+    if deeper := [".".join([*above, key]) for key in _below(schema) if key.rpartition(".")[2] == wrong]:
+        return f"did you mean {' or '.join([', '.join(deeper[:-1]), deeper[-1]] if deeper[1:] else deeper)}?"
+    if near := difflib.get_close_matches(wrong, schema.model_fields, n=1):
+        return f"did you mean '{'.'.join([*above, near[0]])}'?"
+    return f"known keys here: {', '.join(schema.model_fields)}"
+
+
+def _below(schema: type[Settings]) -> Iterator[str]:
+    """Dotted keys of the groups in a group and of its sections, as deep as one more group."""
+    for name, field in schema.model_fields.items():
+        for key in (_nested(field.annotation) or schema.SECTIONS.get(name, Settings)).model_fields:
+            yield f"{name}.{key}"
+
+
+def _nested(annotation: Any) -> type[Settings] | None:
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((a for a in candidates if isinstance(a, type) and issubclass(a, Settings)), None)
+
+
+def _group(schema: type[Settings], path: tuple) -> type[Settings]:
     for part in path:
         field = schema.model_fields.get(part) if isinstance(part, str) else None
         if field is None:
             continue
-        nested = [
-            a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, Settings)
-        ]
-        if nested:
-            schema = nested[0]
-    return list(schema.model_fields)
+        schema = _nested(field.annotation) or schema
+    return schema
 
 
 def load(schema: type[S], path: str | Path, assignments: list[str] | tuple[str, ...] = (), section: str = "") -> S:

@@ -141,6 +141,8 @@ class Talk:
             out.print(Text("The conversation begins anew.", "dim"))
         elif found := NUMBER.match(line):
             self.warm(found[1])
+        elif line == "/temperature":
+            out.print(Text(f"The temperature is {self.temperature:g}; `/temperature 0.7` sets it.", "dim"))
         elif line.startswith("/"):
             out.print(Text(f"There is no command {line.split()[0]}; {COMMANDS}", "yellow"))
         elif line in ("1", "2") and len(self.replies) == 2:

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.table import Table
 
-from handrail.cli.frame import Assignments, Config, out, verb
+from handrail.cli.frame import Assignments, Own, loading, out, verb
 from handrail.cli.results import following
 from handrail.cli.settings_help import WithSettings
 from handrail.config import load, read_yaml
@@ -17,7 +17,7 @@ def add(app: typer.Typer) -> None:
 
 
 @verb
-def compare(config: Config, assignments: Assignments = None) -> dict:
+def compare(config: Own, assignments: Assignments = None) -> dict:
     """Which method? Run several on one task: same prompts, same reward model, as many sampled responses, several seeds.
 
     Each method is a round of its own that shares everything up to the reward model with the others of its seed. The page
@@ -27,7 +27,8 @@ def compare(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail compare examples/compare_movie_night.yaml seeds=[0][/]
     """
     read_yaml(config)  # before the recipes are imported, which takes seconds
-    from handrail.compare import Comparison, run
+    with loading():
+        from handrail.compare import Comparison, run
     from handrail.inspector import write_report
     from handrail.inspector.compare import COLUMNS, said
 

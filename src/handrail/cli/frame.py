@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,9 +25,10 @@ from handrail.recipes.progress import console  # standard error: what happens
 out = Console(highlight=False)  # standard output: what came of it
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file: the verb's own, or a whole round's.", show_default=False)]
+Own = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file with the settings below.", show_default=False)]
 Assignments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings over those of the file: lr=1e-4 data.path=my.jsonl", show_default=False),
+    typer.Argument(metavar="KEY=VALUE", help="Settings over those of the file; a dot goes into a group.", show_default=False),
 ]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell everything, with tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell nothing but errors.")]
@@ -58,7 +59,13 @@ class Mode:
         logger.setLevel(handler.level)
         if not self.verbose:
             os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+            os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries; what came of them is told as an error
             _hush(sys.modules.get("transformers"))
+
+
+def loading() -> AbstractContextManager:
+    """Says in a terminal that what a verb stands on is being loaded, which takes seconds."""
+    return console.status("loading") if console.is_terminal and not console.quiet else nullcontext()
 
 
 def _hush(transformers: Any) -> None:

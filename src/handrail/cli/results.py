@@ -12,6 +12,9 @@ from rich.text import Text
 
 from handrail.cli.frame import out, shown
 
+FEW = 30  # prompts, below which a share is told with their number
+REWARD_MODEL = "reward model"  # how that judge is named
+
 
 def read(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is no file."""
@@ -23,11 +26,19 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
 
 
+def spoken(judge: str) -> str:
+    """What a judge is called before people."""
+    from handrail.tasks import spoken as called  # numpy, which `--help` need not wait for
+
+    return called(judge)
+
+
 def percent(share: dict[str, Any] | None) -> str:
-    """A share with its interval: 78.1 % (74.3 to 81.6)."""
+    """A share with its interval, and of how many where they are few: 78.1 % (74.3 to 81.6), 80.0 % (40.0 to 100.0, n = 5)."""
     if not share or share.get("value") is None or not math.isfinite(share["value"]):
         return "unknown"
-    return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
+    few = f", n = {share['n']}" if share.get("n", FEW) < FEW else ""
+    return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f}{few})"
 
 
 # ---- a sentence a stage ----------------------------------------------------------------------------------------------
@@ -36,7 +47,14 @@ def percent(share: dict[str, Any] | None) -> str:
 def learnt(stage: str, folder: Path) -> str:
     """One sentence on what a finished stage has shown, from what it left in its folder; empty where there is nothing to say."""
     say = SENTENCES.get(stage)
-    return say(folder) if say else ""
+    said = say(folder) if say else ""
+    left_out = [part for part in described(read(folder / "summary.json")).split("; ") if " left out: " in part]
+    return " ".join([said, *(f"{part[0].upper()}{part[1:]}." for part in left_out)]) if said else ""
+
+
+def described(summary: dict[str, Any]) -> str:
+    """What a run said of its data, or of its prompts."""
+    return next((summary[key] for key in ("data", "prompts") if isinstance(summary.get(key), str)), "")
 
 
 def _data(folder: Path) -> str:
@@ -124,7 +142,10 @@ def _evaluation(folder: Path) -> str:
     if "win_rate" not in found:
         return ""
     said = f"On {found['win_rate']['n']} prompts that no stage has seen, the reply after training wins in {percent(found['win_rate'])}"
-    return said + (f"; the model before against itself: {percent(found['control'])}." if "control" in found else ".")
+    said += f"; the model before against itself: {percent(found['control'])}." if "control" in found else "."
+    if found["judge"] == REWARD_MODEL:
+        return f"{said} The judge is the reward model: its score was raised or not; what people prefer is another question."
+    return f"{said} Judged by {spoken(found['judge'])}."
 
 
 SENTENCES: dict[str, Callable[[Path], str]] = {
@@ -151,6 +172,9 @@ def panel(summary: dict[str, Any], title: str) -> Panel:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     grid.add_row("win rate", Text(percent(summary.get("win_rate")), "bold green"))
+    if judge := summary.get("judge"):
+        caveat = "  trained against: its score is not what people prefer" if judge == REWARD_MODEL else ""
+        grid.add_row("judge", Text.assemble(shown(spoken(judge)), (caveat, "dim")))
     if "control" in summary:
         grid.add_row("control", Text.assemble(percent(summary["control"]), ("  the model before against itself: near 50", "dim")))
     for judge in summary.get("judges", []):
@@ -209,8 +233,13 @@ def example(samples: list[dict[str, Any]]) -> Panel | None:
 
 
 def following(commands: list[tuple[str, str]]) -> None:
-    """What to type next, each command with what it does."""
+    """What to type next, each command with what it does: beside it, or above it where the terminal is too narrow."""
     width = max(len(command) for command, _ in commands)
+    beside = 6 + width + max(2 + len(meaning) for _, meaning in commands) <= out.width
     for number, (command, meaning) in enumerate(commands):
         start = "Next:" if number == 0 else ""
-        out.print(Text.assemble((f"{start:<6}", "bold"), (f"{command:<{width}}", "cyan"), (f"  {meaning}", "dim")), soft_wrap=True)
+        if beside:
+            line = Text.assemble((f"{start:<6}", "bold"), (f"{command:<{width}}", "cyan"), (f"  {meaning}", "dim"))
+        else:  # a command that stands alone on its line can be copied, however the terminal breaks it
+            line = Text.assemble((f"{start:<6}", "bold"), (meaning, "dim"), ("\n" + command, "cyan"))
+        out.print(line, soft_wrap=True)

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from handrail.cli.frame import Assignments, Config, out, verb
+from handrail.cli.frame import Assignments, Own, loading, out, verb
 from handrail.cli.results import following
 from handrail.cli.settings_help import WithSettings
 from handrail.config import load, read_yaml
@@ -21,7 +21,7 @@ def add(app: typer.Typer) -> None:
 
 
 @verb
-def search(config: Config, assignments: Assignments = None) -> dict:
+def search(config: Own, assignments: Assignments = None) -> dict:
     """Try settings one after the other and keep what nothing beats: TPE, a genetic algorithm, or chance.
 
     A trial is `handrail VERB CONFIG key=value ...` with values from the space, in a folder of its own. With two
@@ -30,8 +30,9 @@ def search(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail search examples/search_ppo.yaml trials=12[/]
     """
     read_yaml(config)  # before the recipes are imported, which takes seconds
-    from handrail.search import Search
-    from handrail.search import run as work
+    with loading():
+        from handrail.search import Search
+        from handrail.search import run as work
 
     cfg = load(Search, config, assignments or [])
     found = work(cfg, str(config))

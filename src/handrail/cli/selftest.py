@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from handrail.selftest.checks import Check
 
 
+WIDEST = 54  # characters of the longest name of a check, so that the figures stand below each other
 SIGNS = {"below": "<", "above": ">", "equal": "="}
 
 
@@ -62,7 +63,9 @@ def line(check: "Check") -> Text:
     """Mark, what was checked, the figure, its bound."""
     mark, colour = ("\u2713", "green") if check.passed else ("\u2717", "red")
     bound = f" {SIGNS[check.limit]} {check.bound:g}"
-    told = Text.assemble((mark, f"bold {colour}"), f" {check.name:<50} {check.figure} ", (f"{check.found:.3g}", colour), (bound, "dim"))
+    told = Text.assemble(
+        (mark, f"bold {colour}"), f" {check.name:<{WIDEST}} {check.figure:<14} ", (f"{check.found:.3g}", colour), (bound, "dim")
+    )
     return told.append(f"\n  {check.remark}", "dim") if check.remark else told
 
 

@@ -30,6 +30,16 @@ SCHEMAS = {  # where the settings of each verb stand
     "search": "handrail.search:Search",
 }
 
+OF_A_ROUND = {  # where in the round's folder a stage works
+    "sft": "sft",
+    "sample": "responses/responses.jsonl",
+    "evaluate": "evaluation",
+    **{name: name for name in ("reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed")},
+}
+OF_ROUND = (
+    "Of a whole round's file the section `{section}` is taken. What follows from the round need not be given: models, data, sampling, "
+    "seed, and out, which then is OUT/round-1/{place}."
+)
 REQUIRED = "must be given"
 LONG = 16  # characters of a type, beyond which it stands with the meaning
 
@@ -90,7 +100,10 @@ class WithSettings(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
-        out.print(table(schema(str(self.name)), str(self.name)))
+        name = str(self.name)
+        out.print(table(schema(name), name))
+        if name in OF_A_ROUND:
+            out.print(Text(OF_ROUND.format(section=name, place=OF_A_ROUND[name]), "dim"))
 
 
 def schema(verb: str) -> type[Settings]:
@@ -110,7 +123,8 @@ def table(settings: type[Settings], verb: str) -> Table:
         group = nested(field.annotation) is not None
         of, meaning = kind(field.annotation), says(key, field)
         if len(of) > LONG:
-            of, meaning = "choice", f"{of}{'; ' if meaning else ''}{meaning}"
+            short = "list" if of.startswith("list of") else "choice"
+            of, meaning = short, f"{of}{'; ' if meaning else ''}{meaning}"
         given = default(field)
         value = Text(f"{of} = {given}" if given else of) if given != REQUIRED else Text.assemble(of, (f", {REQUIRED}", "bold"))
         made.add_row(Text(key, "bold cyan" if group else "cyan"), value, Text(meaning))

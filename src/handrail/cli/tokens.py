@@ -83,20 +83,22 @@ def prepared(stage: str, config: Path, assignments: list[str], scratch: Path) ->
     """The stage's settings.  A round that has not begun gets its data in a scratch folder, so that one can look before."""
     found = read_yaml(config)
     from handrail.pipeline import Round, make_data, stage_settings
+    from handrail.pipeline.alone import require
     from handrail.pipeline.settings import is_round
 
     if not is_round(found):
         return settings(stage, config, assignments)
 
     whole = validate(Round, {**found, stage: override(found.get(stage) or {}, assignments)}, str(config))
+    stages = stage_settings(whole, Path(whole.out), stage)[0]
+    if stage not in stages:
+        raise ConfigError(f"{config}: this round has no stage '{stage}'", f"one of {', '.join(stages)}")
+    require(stages[stage], stage, stages, config)
     if not (Path(whole.out) / "round-1" / "data" / "prompts.jsonl").is_file():
         fresh = stage_settings(whole, scratch)[0]
         make_data(whole, scratch / "round-1" / "data", fresh["reward"])
         if stage == "sft":
             return fresh[stage]
-    stages = stage_settings(whole, Path(whole.out))[0]
-    if stage not in stages:
-        raise ConfigError(f"{config}: this round has no stage '{stage}'", f"one of {', '.join(stages)}")
     return stages[stage]
 
 

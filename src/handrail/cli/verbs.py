@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from handrail.cli.frame import Assignments, Config, out, verb
-from handrail.cli.results import example, following, learnt, lines, panel, read
+from handrail.cli.frame import Assignments, Config, loading, out, verb
+from handrail.cli.results import described, example, following, learnt, lines, panel, read
 from handrail.cli.settings_help import WithSettings, schema
 from handrail.config import Settings, load, read_yaml
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Settings)
 
+Whole = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of a round.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round, of a run or of a search.", show_default=False)]
 ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
@@ -36,16 +37,20 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
     """The settings of a stage, from its own file or from a whole round's, which fills in what follows from the round."""
     found = read_yaml(config)  # before the recipe is imported, which takes seconds
     given = assignments or []
-    from handrail.pipeline.settings import is_round, of_round
+    with loading():
+        from handrail.pipeline.alone import by_itself
+        from handrail.pipeline.settings import is_round
 
     if not is_round(found):
         return load(schema(name), config, given, section=name)
-    return of_round(found, name, config, given)
+    return by_itself(found, name, config, given)
 
 
 def stage_result(name: str, folder: Path, summary: dict | None) -> dict:
     """Say what a training stage has shown; return it for --json."""
     out.print(f"[green]✓[/] [bold]{name}[/]  {learnt(name, folder)}")
+    if said := described(summary or {}):
+        out.print(Text(f"read: {said}", "dim"))
     return {"stage": name, "folder": str(folder), "model": str(folder / "model"), "summary": summary or {}}
 
 
@@ -182,10 +187,12 @@ def sample(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail sample sample.yaml model.path=runs/sft prompts.path=prompts.jsonl responses=4[/]
     """
     cfg = settings("sample", config, assignments)
+    from handrail.pipeline.stages import refuse_another
     from handrail.recipes import sample as recipe
 
-    records = recipe.run(cfg)  # type: ignore[arg-type]
     path = cfg.out  # type: ignore[attr-defined]
+    refuse_another(Path(path).parent, cfg)
+    records = recipe.run(cfg)  # type: ignore[arg-type]
     out.print(f"[green]✓[/] {len(records):,} responses in {path}")
     return {"stage": "sample", "out": path, "responses": len(records)}
 
@@ -201,10 +208,12 @@ def evaluate(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail evaluate evaluate.yaml before.path=runs/sft after.path=runs/ppo reward=runs/reward[/]
     """
     cfg = settings("evaluate", config, assignments)
+    from handrail.pipeline.stages import refuse_another
     from handrail.recipes import evaluate as recipe
 
-    summary = recipe.run(cfg)  # type: ignore[arg-type]
     folder = Path(cfg.out)  # type: ignore[attr-defined]
+    refuse_another(folder, cfg)
+    summary = recipe.run(cfg)  # type: ignore[arg-type]
     out.print(panel(summary, "After against before"))
     if shown := example(lines(folder / "samples.jsonl")):
         out.print(shown)
@@ -216,7 +225,7 @@ def evaluate(config: Config, assignments: Assignments = None) -> dict:
 
 
 @verb
-def run(config: Config, assignments: Assignments = None) -> dict:
+def run(config: Whole, assignments: Assignments = None) -> dict:
     """Do a whole round from one file: SFT, reward model, PPO (or another `method`), evaluation, report.
 
     A finished stage is skipped while its settings and what it reads stay the same; an interrupted one goes on.
@@ -224,7 +233,8 @@ def run(config: Config, assignments: Assignments = None) -> dict:
     Example:  [bold]handrail run handrail.yaml ppo.steps=50[/]
     """
     read_yaml(config)  # before the recipes are imported, which takes seconds
-    from handrail.pipeline import Round
+    with loading():
+        from handrail.pipeline import Round
 
     cfg = load(Round, config, assignments or [])
     steps = 2 * getattr(cfg, cfg.method).get("steps", 25)

@@ -13,7 +13,7 @@ from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_toke
 from handrail.pipeline.settings import Round, stage_settings
 from handrail.pipeline.stages import files, write
 from handrail.recipes.parts import fingerprint
-from handrail.recipes.sample import sample
+from handrail.recipes.sample import draw
 
 
 def yardstick(cfg: Round, best_of: list[int], count: int, out: Path) -> None:
@@ -29,12 +29,12 @@ def yardstick(cfg: Round, best_of: list[int], count: int, out: Path) -> None:
     prompts = load_prompts(evaluation.prompts).records
     prompts, _ = within_context(codec, prompts, policy.context - evaluation.sampling.max_new_tokens)
     prompts, most = prompts[:count], max(best_of)
-    records = sample(policy, codec, prompts, most, evaluation.sampling, cfg.seed + 10**6, evaluation.before.path)
-    asked, texts = [r.prompt for r in records], [r.text for r in records]
+    rollout, _ = draw(policy, codec, prompts, most, evaluation.sampling, cfg.seed + 10**6)
     model = RewardModelJudge(ScalarModel.load(ModelSettings(path=reward.out)).freeze(), codec)
-    by_model = torch.tensor(model.score(asked, texts)).view(len(prompts), most)
+    by_model = torch.tensor(model.score(rollout.sequences)).view(len(prompts), most)
     scores = {"reward": by_model}
     if evaluation.function:
+        asked, texts = [p for p in prompts for _ in range(most)], [codec.decode(ids) for ids in rollout.responses()]
         scores["gold"] = torch.tensor(FunctionJudge(evaluation.function).score(asked, texts)).view(len(prompts), most)
     rows = [
         {"n": n, "kl": best_of_n_kl(n), **{name: float(best_of_n_mean(by_model, values, n).mean()) for name, values in scores.items()}}

@@ -25,6 +25,8 @@ def wrong(row: Row, found: str, allowed: str, remedy: str = "correct the record 
 def value(row: Row, field: str) -> Any:
     found = row.values.get(field)
     if found is None:
+        if field in row.values:
+            raise wrong(row, f"the field '{field}' is null", f"a value for '{field}' in every record", "give one, or remove the record")
         columns = ", ".join(f"'{name}'" for name in row.values) or "none"
         raise wrong(
             row, f"the field '{field}' is missing; found {columns}", f"'{field}' in every record", "add it, or map it with `columns`"

@@ -5,6 +5,7 @@ import glob
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -74,8 +75,19 @@ def _files(path: Path, source: Source) -> list[Path]:
     raise DataError(
         f"{path}: there is no such file or folder",
         f"{_READABLE}; a folder, a glob, or a hub dataset as hub:org/name",
-        f"did you mean {path.parent / near[0]}?" if near else "",
+        f"did you mean {path.parent / near[0]}?" if near else _from_here(path),
     )
+
+
+def _from_here(path: Path) -> str:
+    """Where a path that leads nowhere was counted from, and from where it would lead to something."""
+    if path.is_absolute():
+        return ""
+    here = Path.cwd()
+    said = f"a path counts from the folder that you stand in, {here}"
+    below = [Path(found).parents[len(path.parts) - 1] for found in sorted(glob.glob(str(Path("*") / path)))]
+    other = next((folder for folder in (*below, *here.parents) if os.path.exists(folder / path)), None)
+    return f"{said}; it is there from {other}: `cd {other}`" if other else said
 
 
 def _files_of_split(folder: Path, split: str) -> list[Path]:

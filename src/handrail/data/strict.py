@@ -59,8 +59,8 @@ def parse(raw: bytes, where: str, cut: bool = False) -> Any:
         if cut:
             raise _cut_off(where) from None
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        start = raw[:60].decode("utf-8", "replace")
-        raise DataError(f"{where}: not JSON at {place}: {error.msg}; it begins {start!r}", "one JSON object", "correct it") from None
+        start, fault = raw[:60].decode("utf-8", "replace"), error.msg.removesuffix(" at")
+        raise DataError(f"{where}: not JSON at {place}: {fault}; it begins {start!r}", "one JSON object", "correct it") from None
     except ValueError as error:  # an integer of thousands of digits
         raise DataError(f"{where}: {error}", "numbers that a computer can hold", "write it as text") from None
 

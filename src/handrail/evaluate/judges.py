@@ -83,26 +83,31 @@ class PartnerFunction:
 class RewardModelJudge:
     """A reward model as a judge; the score is the normalised one."""
 
-    def __init__(self, model: "ScalarModel", codec: "Codec", name: str = "reward model", rows: int = 64):
-        self.model, self.codec, self.name, self.rows = model, codec, name, rows
+    def __init__(self, model: "ScalarModel", codec: "Codec", name: str = "reward model"):
+        self.model, self.codec, self.name = model, codec, name
 
     @torch.no_grad()
-    def score(self, prompts: list[Prompt], responses: list[str]) -> list[float]:
-        """The reward of each response with its end token, in standard deviations of the reference's responses."""
-        return self._each(self.model.score, prompts, responses).tolist()
+    def score(self, sequences: Sequences) -> list[float]:
+        """The reward of each response, token by token as it was sampled, in standard deviations of the reference's responses.
+
+        So it is scored in training.  Its text would not do: what is no whole character is read back as other tokens, and as more.
+        """
+        return self.model.score(sequences).tolist()
 
     @torch.no_grad()
     def log_odds(self, prompts: list[Prompt], responses: list[str]) -> torch.Tensor:
-        """[N, C, M] the score of each member by each criterion, in the unit of the loss: a difference is a log-odds."""
-        heads = self.model.heads
-        return heads.apart(self._each(self.model.head_scores, prompts, responses) * heads.std)
+        """[N, C, M] the score of each member by each criterion, in the unit of the loss: a difference is a log-odds.
 
-    def _each(self, of: Callable[[Sequences], torch.Tensor], prompts: list[Prompt], responses: list[str]) -> torch.Tensor:
-        """[N, ...] what `of` says of each response, in their order; rows of like length go through together."""
-        pairs = [
-            (self.codec.encode_prompt(prompt), self.codec.encode_response(response, end=True))
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        found = [of(Sequences.of([pairs[i] for i in order[start : start + self.rows]])) for start in range(0, len(order), self.rows)]
-        return torch.cat(found).cpu()[torch.tensor(order).argsort()] if found else torch.zeros(0)
+        A response is read as one that people have ranked would be: its text and the end token.
+        """
+        rows = [self.tokens(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        heads = self.model.heads
+        return heads.apart(self.model.head_scores(Sequences.of(rows)).cpu() * heads.std)
+
+    def fits(self, prompt: Prompt, response: str) -> bool:
+        """Whether the text of a response can be read with its prompt."""
+        return sum(map(len, self.tokens(prompt, response))) <= self.model.context
+
+    def tokens(self, prompt: Prompt, response: str) -> tuple[list[int], list[int]]:
+        """Of a prompt, and of the text of a response with its end."""
+        return self.codec.encode_prompt(prompt), self.codec.encode_response(response, end=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Z = 1.96  # standard deviations to either side that hold 95 % of a normal law
 CELLS = 1 << 22  # drawn indices held at a time: 32 MiB
 
 
@@ -24,6 +25,7 @@ def bootstrap(
     """The percentile interval of sum(gains) / sum(counts) when whole prompts are drawn with replacement.
 
     Efron and Tibshirani 1993, chapter 13.  What belongs to one prompt is drawn together, because it is not independent.
+    Where all is won or all is lost, five of five, every draw says so too, and the interval is Wilson's (1927): from n / (n + z^2) to 1.
 
     Args:
         gains: [N] per prompt, what it adds to the numerator.
@@ -42,6 +44,9 @@ def bootstrap(
         raise ValueError(f"{top.shape} gains and {bottom.shape} counts: one of each for at least one prompt is needed")
     if not (np.isfinite(top).all() and np.isfinite(bottom).all()):
         raise ValueError("a gain or a count is NaN or infinite")
+    if not top.any() or (top == bottom).all():
+        edge = Z**2 / (top.size + Z**2)
+        return (1 - edge, 1.0) if top.any() else (0.0, edge)
     rng = np.random.default_rng(seed)
     block = max(1, CELLS // top.size)
     shares = []

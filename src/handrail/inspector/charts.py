@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from handrail.inspector.svg import Frame, dot, drawing, label, line, tag, text, ticks
-from handrail.inspector.words import change_of, decimal, percent, span
+from handrail.inspector.words import change_of, decimal, duration, percent, span
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,11 @@ def share_chart(shares: list[Share], title: str, low: float = 0.4, high: float =
     frame = Frame(12, 0, 328, height - 26, (low, high), (0, 1))
     parts = []
     for t in marks:
-        x = frame.at(t, 0)[0]
-        parts += [line(x, 0, x, height - 24, "grid"), text(x, height - 10, percent(t, 0), "tick", "middle")]
+        parts.append(text(frame.at(t, 0)[0], height - 10, percent(t, 0), "tick", "middle"))
     half = frame.at(0.5, 0)[0]
-    parts.append(line(half, 0, half, height - 24, "zero"))
     for row, s in enumerate(shares):
         y = 34 * row + 24
+        parts += beside_text([frame.at(t, 0)[0] for t in marks], y, "grid") + beside_text([half], y, "zero")
         parts.append(text(8, y - 10, s.name, "name halo"))
         said = percent(s.value)
         if s.low is not None and s.high is not None:
@@ -68,6 +67,11 @@ def share_chart(shares: list[Share], title: str, low: float = 0.4, high: float =
     return drawing(340, height, f"{title}: " + "; ".join(f"{s.name} {percent(s.value)}" for s in shares), *parts)
 
 
+def beside_text(across: list[float], y: float, kind: str) -> list[Markup]:
+    """Upright lines through a row at `y`, below its text and not through it."""
+    return [line(x, y - 6, x, y + 8, kind) for x in across]
+
+
 def dumbbell_chart(rows: list[tuple[str, float, float]], title: str, bounds: tuple[float, float]) -> Markup:
     """One row a part: a hollow dot before, a full dot after, a line between; `bounds` make charts comparable."""
     marks = ticks(*bounds)
@@ -75,11 +79,11 @@ def dumbbell_chart(rows: list[tuple[str, float, float]], title: str, bounds: tup
     frame = Frame(12, 0, 328, height - 24, (marks[0], marks[-1]), (0, 1))
     parts = []
     for t in marks:
-        x = frame.at(t, 0)[0]
-        parts += [line(x, 0, x, height - 22, "zero" if t == 0 else "grid")]
-        parts += [text(x, height - 8, label(t, marks[1] - marks[0]), "tick", "middle")]
+        parts.append(text(frame.at(t, 0)[0], height - 8, label(t, marks[1] - marks[0]), "tick", "middle"))
     for row, (name, before, after) in enumerate(rows):
         y = 34 * row + 24
+        for t in marks:
+            parts += beside_text([frame.at(t, 0)[0]], y, "grid" if t else "zero")
         (x1, _), (x2, _) = frame.at(before, 0), frame.at(after, 0)
         way = "up" if after >= before else "down"
         parts += [text(8, y - 10, name, "name halo"), line(x1, y, x2, y, f"bar {way}")]
@@ -127,20 +131,20 @@ BOXES = {  # the loop's boxes: column, row, and which stage's seconds stand in t
     "evaluation": (0, 2, "evaluation"),
 }
 METHODS = {"ppo": "PPO", "reinforce": "REINFORCE", "best_of_n": "best of n", "dpo": "DPO", "relaxed": "relaxed"}
-WIDE, HIGH = 100, 40
+WIDE, HIGH = 108, 40
 
 
 def loop_drawing(seconds: dict[str, float]) -> Markup:
     """The loop with the seconds of each stage: what leads to what, and where the next round begins."""
-    corner = {name: (6 + 114 * column, 8 + 72 * row) for name, (column, row, _) in BOXES.items()}
-    arrows = ["M106 28h10", "M220 28h10", "M284 48v28", "M234 100h-10", "M120 100h-10", "M56 120v28"]
+    corner = {name: (4 + 122 * column, 8 + 72 * row) for name, (column, row, _) in BOXES.items()}
+    arrows = ["M112 28h10", "M234 28h10", "M302 48v28", "M248 100h-10", "M126 100h-10", "M58 120v28"]
     head = tag("path", {"d": "M0 0L6 3L0 6z", "class": "fill muted"})
     marker = {"id": "head", "markerWidth": 6, "markerHeight": 6, "refX": 5, "refY": 3, "orient": "auto"}
     parts = [tag("defs", {}, tag("marker", marker, head))]
     parts += [tag("path", {"d": d, "class": "arrow", "marker-end": "url(#head)"}) for d in arrows]
-    back = "M106 172H274a10 10 0 0 0 10 -10V124"
+    back = "M112 172H292a10 10 0 0 0 10 -10V124"
     parts.append(tag("path", {"d": back, "class": "arrow again", "marker-end": "url(#head)"}))
-    parts.append(text(222, 188, "next round: the new policy's responses", "unit", "middle"))
+    parts.append(text(236, 188, "next round: the new policy's responses", "unit", "middle"))
     method = next((name for name in METHODS if name in seconds), "ppo")
     for name, (x, y) in corner.items():
         took = seconds.get(method if name == "policy" else BOXES[name][2])
@@ -149,5 +153,5 @@ def loop_drawing(seconds: dict[str, float]) -> Markup:
         parts.append(tag("rect", box))
         parts.append(text(x + WIDE / 2, y + (24 if took is None else 18), name, "name", "middle"))
         if took is not None:
-            parts.append(text(x + WIDE / 2, y + 32, f"{took:.1f} s", "tick", "middle"))
-    return drawing(340, 196, "The loop: demonstrations, SFT, responses, rankings, reward model, policy, evaluation", *parts)
+            parts.append(text(x + WIDE / 2, y + 32, duration(took), "tick", "middle"))
+    return drawing(360, 196, "The loop: demonstrations, SFT, responses, rankings, reward model, policy, evaluation", *parts)

@@ -36,6 +36,11 @@ class RunFolder:
             if "step" in row and isinstance(row.get(key), int | float) and not isinstance(row[key], bool)
         ]
 
+    @property
+    def read(self) -> str:
+        """What the run said of its data, or of its prompts."""
+        return next((str(self.summary[key]) for key in ("data", "prompts") if isinstance(self.summary.get(key), str)), "")
+
     def names(self) -> list[str]:
         """Names of all numbers, in the order of their first appearance."""
         return list(dict.fromkeys(k for row in self.metrics for k, v in row.items() if isinstance(v, int | float)))
@@ -67,6 +72,7 @@ class Round:
     stages: list[dict[str, Any]]
     summary: dict[str, Any]
     parts: list[Part]
+    read: list[tuple[str, str]] = field(default_factory=list)  # what was read: its name, and a sentence on what it was taken for
 
     @property
     def last(self) -> Part:
@@ -77,7 +83,7 @@ def read_round(folder: Path) -> Round:
     """The round, or single run, in `folder`.  Raises InputError where no run folder is in it, DataError on bad JSON."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder", "a round's folder or a run folder", "`ls` its parent")
+        raise InputError(f"{folder}: there is no such folder", "a round's folder or a run folder", _instead(folder))
     about = _mapping(folder / "round.json")
     alone = (folder / "metrics.jsonl").is_file()
     stages = {stage.get("name") for stage in about.get("stages") or []}
@@ -100,7 +106,20 @@ def read_round(folder: Path) -> Round:
         stages=about.get("stages") or [],
         summary={} if alone else _mapping(folder / "summary.json"),
         parts=parts,
+        read=[*_mapping(folder / "round-1/data/sources.json").items(), *((run.name, said) for run in parts[-1].runs if (said := run.read))],
     )
+
+
+def _instead(folder: Path) -> str:
+    """The rounds and runs that are near a folder which is not there."""
+    above = next((path for path in folder.parents if path.is_dir()), Path())
+    above = Path("runs") if above == Path() and Path("runs").is_dir() else above
+    marks = ("round.json", "metrics.jsonl", "search.json", "compare.json")
+    found = sorted({mark.parent for name in marks for depth in ("*", "*/*") for mark in above.glob(f"{depth}/{name}")})
+    there = [str(path) for path in found if not any(ASIDE.search(name) for name in path.parts)]
+    if not there:
+        return "train something first: `handrail demo`, `handrail run handrail.yaml`"
+    return f"there is {', '.join(there[:8])}" + (f" and {len(there) - 8} more" if there[8:] else "")
 
 
 def _of_another_method(place: Path, stages: set[Any]) -> bool:

@@ -106,12 +106,13 @@ def render(found: Round) -> str:
         round=found,
         headline=words.headline(found.summary),
         alone=alone(found),
-        judge=str(found.summary.get("judge") or ""),
+        judge=str(found.summary.get("judged_by") or found.summary.get("judge") or ""),
         judges=words.judges(found.summary),
         caveats=words.caveats(found.summary),
         tiles=tiles(found.summary),
         win=win_chart(found.summary),
         done=done(found),
+        read=found.read,
         curves=[(title, charts, more) for part in found.parts for title, charts, more in curves(part, len(found.parts))],
         reward_model=reward_model(found),
         gains=gains(found.summary),
@@ -180,7 +181,7 @@ def done(found: Round) -> dict[str, Any] | None:
             "name": s["name"],
             "folder": s.get("folder") or "",
             "seconds": finite(s.get("seconds")),
-            "skipped": bool(s.get("skipped")),
+            "skipped": bool(s.get("skipped") and s.get("again", True)),
         }
         for s in stages
     ]
@@ -227,7 +228,8 @@ def accuracy_sentence(reached: dict[str, float | None] | None, length: float | N
     """What the accuracy is, and whether it is more than length."""
     if reached is None or reached["value"] is None:
         return ""
-    said = f"On held-out prompts the reward model puts {words.percent(reached['value'])} of pairs in the labellers’ order"
+    pairs = f"{words.decimal(reached['n'], 0)} pairs" if reached["n"] else "pairs"
+    said = f"On held-out prompts the reward model puts {words.percent(reached['value'])} of {pairs} in the labellers’ order"
     if reached["low"] is not None and reached["high"] is not None:
         said += f" (95\u202f% interval {words.span(reached['low'], reached['high'])})"
     if length is None:

@@ -5,6 +5,7 @@ from typing import Any
 from handrail.inspector.folders import finite
 
 REWARD_MODEL = "reward model"  # how that judge is named
+FEW = 30  # prompts, below which a share says little
 NARROW = "\u202f"  # a narrow space that does not break
 
 
@@ -57,6 +58,18 @@ def interval(value: Any) -> dict[str, float | None] | None:
     return {key: finite(value.get(key)) for key in ("value", "low", "high", "n")}
 
 
+JUDGED = (
+    "The training made the model {how}better",
+    "The training made the model worse",
+    "The training shows no improvement",
+)
+TRAINED_AGAINST = (  # a judge that was trained against can say no more than this
+    "The training raised the reward model’s score",
+    "The training lowered the reward model’s score",
+    "The training shows no change of the reward model’s score",
+)
+
+
 def headline(summary: dict[str, Any]) -> tuple[str, str] | None:
     """(verdict, sentence) on the win rate; the verdict is "better", "worse" or "unclear".  None without a win rate."""
     win = interval(summary.get("win_rate"))
@@ -65,17 +78,18 @@ def headline(summary: dict[str, Any]) -> tuple[str, str] | None:
     value, low, high = win["value"], win["low"], win["high"]
     assert value is not None
     on = f" of {win['n']:.0f} held-out prompts" if win["n"] else " of the held-out prompts"
-    by = " by the reward model" if summary.get("judge") == REWARD_MODEL else ""
+    trained_against = summary.get("judge") == REWARD_MODEL
+    by = " by the reward model" if trained_against else ""
     shown = f"On {percent(value)}{on} the trained model’s reply was preferred{by}"
     if low is None or high is None:
         return "unclear", f"{shown}. No interval was computed, so how sure this is cannot be said."
     shown += f" (95{NARROW}% interval {span(low, high)})"
+    better, worse, unclear = TRAINED_AGAINST if trained_against else JUDGED
     if low > 0.5:
-        how = "The training made the model better" if low < 0.6 else "The training made the model clearly better"
-        return "better", f"{how}. {shown}, and the whole interval lies above one half."
+        return "better", f"{better.format(how='clearly ' * (low >= 0.6))}. {shown}, and the whole interval lies above one half."
     if high < 0.5:
-        return "worse", f"The training made the model worse. {shown}, and the whole interval lies below one half."
-    return "unclear", f"The training shows no improvement. {shown}; the interval includes one half, which is chance."
+        return "worse", f"{worse}. {shown}, and the whole interval lies below one half."
+    return "unclear", f"{unclear}. {shown}; the interval includes one half, which is chance."
 
 
 def judges(summary: dict[str, Any]) -> list[str]:
@@ -127,6 +141,9 @@ def caveats(summary: dict[str, Any]) -> list[str]:
             "The judge is the reward model that was trained against: this shows that its score was raised, "
             "not that people would prefer the replies."
         )
+    win = interval(summary.get("win_rate"))
+    if win and win["n"] and win["n"] < FEW:
+        found.append(f"Only {win['n']:.0f} prompts were judged: a few other ones could turn every share here, the control’s too.")
     control = interval(summary.get("control"))
     if control and control["value"] is not None and _off_half(control["value"], control["low"], control["high"]):
         found.append(

@@ -130,7 +130,7 @@ def check_origin(settings: ModelSettings) -> str:
         raise ModelError(
             f"{settings.path}: no config.json, so no model is in this folder",
             "a run folder with model/ inside, or a folder that holds config.json and *.safetensors",
-            "did the run that should write it finish?" if (folder / "config.yaml").exists() else "",
+            "did the run that should write it finish?" if (folder / "config.yaml").exists() else _inside(folder),
         )
     if not list(folder.glob("*.safetensors")):
         pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
@@ -140,6 +140,13 @@ def check_origin(settings: ModelSettings) -> str:
             "convert them with safetensors in a place that you trust" if pickles else "",
         )
     return name
+
+
+def _inside(folder: Path) -> str:
+    """The models of a round, whose folder was given instead of theirs."""
+    found = sorted(str(config.parents[1]) for config in folder.glob("round-*/*/model/config.json"))
+    found = [name for name in found if ".before-" not in Path(name).name]
+    return f"this is a round; its models are {', '.join(found)}" if found else ""
 
 
 def reading(settings: ModelSettings, read: Callable[[], Any]) -> Any:

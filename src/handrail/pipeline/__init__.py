@@ -14,7 +14,7 @@ from handrail.config import dump
 from handrail.data import load_rankings, split_by_prompt
 from handrail.inspector import write_report
 from handrail.pipeline.labels import ask_people, simulate
-from handrail.pipeline.records import given, make_data
+from handrail.pipeline.records import make_data, provide
 from handrail.pipeline.settings import Round, stage_settings
 from handrail.pipeline.stages import Log, files, plain, reads, stage, write
 from handrail.pipeline.verdicts import ask_which, row
@@ -22,7 +22,7 @@ from handrail.recipes import evaluate as evaluate_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
 from handrail.recipes import sft as sft_recipe
-from handrail.tasks import TASKS, ceiling
+from handrail.tasks import TASKS, ceiling, spoken
 
 __all__ = ["Round", "make_data", "prepare", "run", "stage_settings"]
 
@@ -64,17 +64,8 @@ def begin(cfg: Round, peers: Sequence[Path]) -> tuple[list[dict], Log]:
     """Data and SFT; the settings of every stage, and the log."""
     out = Path(cfg.out)
     settings = stage_settings(cfg, out)  # a wrong key in the last section is found before the first stage begins
-    out.mkdir(parents=True, exist_ok=True)
     log = Log(out, peers)
-    first, reward = out / "round-1", settings[0]["reward"]
-    stage(
-        log,
-        "data",
-        first / "data",
-        cfg.model_dump(include={"task", "data", "seed"}) | ({} if cfg.task else {"tested": [reward.held_out, reward.seed]}),
-        given(cfg, reward),
-        lambda: make_data(cfg, first / "data", reward),
-    )
+    provide(cfg, settings[0]["reward"], log)
     if "sft" in settings[0]:
         sft = settings[0]["sft"]
         stage(
@@ -145,6 +136,7 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
         reached["ceiling"] = ceiling(test, task.gold)
         room = reached["ceiling"] - 0.5  # 0 where the gold tells none of the responses apart, NaN where all are tied
         reached["share_of_ceiling"] = (reached["value"] - 0.5) / room if room > 0 else None
+        evaluation["judged_by"] = spoken(str(evaluation.get("judge", "")))
         evaluation |= {"content_parts": list(task.content_parts), "manner_parts": list(task.manner_parts)}
     seconds: dict[str, float] = {}
     for done in log.stages:

@@ -1,9 +1,10 @@
 """The settings of a whole round, and what follows from them for each stage."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from handrail.config import Settings, override, validate
 from handrail.data import Source
@@ -23,6 +24,25 @@ from handrail.tasks import TASKS
 
 Method = Literal["ppo", "reinforce", "best_of_n", "dpo", "relaxed"]
 METHODS = get_args(Method)
+GROUPED = "method=reinforce reinforce.credit=whole_return reinforce.baseline.kind"
+KNOWN_AS = {  # names under which a method is known, and what to write for it
+    "RLOO": "method=reinforce",
+    "REINFORCE++": "method=reinforce reinforce.baseline.kind=batch_normalised",
+    "GRPO": f"{GROUPED}=group_normalised",
+    "Dr. GRPO": f"{GROUPED}=group",
+    "GSPO": f"{GROUPED}=group_normalised reinforce.objective.kind=gspo reinforce.objective.clip=0.003",
+    "PPO with a KL penalty": "method=ppo ppo.objective.kind=ppo_penalty",
+    "best-of-n": "method=best_of_n",
+    "rejection sampling": "method=best_of_n",
+    "reward-weighted regression": "method=best_of_n best_of_n.weighting=reward",
+    "advantage-weighted regression": "method=best_of_n best_of_n.weighting=advantage",
+    "IPO": "method=dpo dpo.loss.name=ipo",
+    "KTO": "method=dpo dpo.loss.name=kto",
+    "ORPO": "method=dpo dpo.loss.name=orpo dpo.loss.odds_weight=1.0",
+    "SimPO": "method=dpo dpo.loss.name=simpo",
+    "online DPO": "method=dpo dpo.online.responses=4",
+    "the differentiated reward": "method=relaxed",
+}
 
 
 class TaskSettings(Settings):
@@ -91,6 +111,14 @@ class Round(Settings):
     relaxed: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
 
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known_as(cls, given: Any) -> Any:
+        squeezed = {squeeze(name): settings for name, settings in KNOWN_AS.items()}
+        if given not in METHODS and isinstance(given, str) and (settings := squeezed.get(squeeze(given))):
+            raise ValueError(f"is written as {settings}")
+        return given
+
     @model_validator(mode="after")
     def _one_source(self) -> "Round":
         if (self.task is None) == (self.data is None):
@@ -119,6 +147,14 @@ SCHEMAS: dict[str, type[Settings]] = {
     "relaxed": Relaxed,
     "evaluate": Evaluate,
 }
+
+
+Round.SECTIONS = SCHEMAS  # so that a key that belongs into one of them is known there
+
+
+def squeeze(name: str) -> str:
+    """The letters and plus signs of a name."""
+    return re.sub(r"[^a-z+]", "", name.lower())
 
 
 def stage_settings(cfg: Round, out: Path, also: str = "") -> list[dict]:

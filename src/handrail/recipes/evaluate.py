@@ -90,7 +90,7 @@ def run(cfg: Evaluate) -> dict:
         Pair(prompt=p, responses=(b, a), models=(cfg.before.path, cfg.after.path))
         for p, b, a in zip(prompts, texts["before"], texts["after"], strict=True)
     ]
-    scored = Scored(cfg.seed, prompts, texts, samples)
+    scored = Scored(cfg.seed, prompts, texts, rollouts, samples)
     judges = [by_function(scored, cfg.function)] if cfg.function else []
     judges += [by_reward(scored, codec, cfg.reward, cfg.before)] if cfg.reward else []
     judges += [by_people(scored, pairs, rankings, cfg.people.path)] if cfg.people else []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from handrail.batch import Rollout
 from handrail.data import Codec
 from handrail.evaluate import (
     Endpoint,
@@ -31,6 +32,7 @@ class Scored:
     seed: int
     prompts: list[Prompt]
     texts: dict[str, list[str]]  # before, control, after
+    rollouts: dict[str, Rollout]  # the same as they were sampled
     samples: list[dict]
 
     def rates(self, scores: dict[str, list[float]]) -> dict:
@@ -64,7 +66,7 @@ def by_reward(scored: Scored, codec: Codec, path: str, like: ModelSettings) -> d
     """A reward model, read in the numbers of `like`: mean and deviation of its scores beside the win rate."""
     settings = ModelSettings(path=path, dtype=like.dtype, autocast=like.autocast)
     judge = RewardModelJudge(ScalarModel.load(settings).freeze(), codec)
-    scores = {name: judge.score(scored.prompts, texts) for name, texts in scored.texts.items()}
+    scores = {name: judge.score(rollout.sequences) for name, rollout in scored.rollouts.items()}
     figures: dict = {}
     for name in SIDES:
         values = torch.tensor(scores[name])

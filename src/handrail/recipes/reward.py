@@ -61,7 +61,7 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
                 optimizer.step(share)
             else:
                 optimizer.clear()
-            run.log(step, {**metrics, "lr": cfg.lr * share}, {"step": time.perf_counter() - started})
+            run.log(step, {**metrics, "lr": cfg.lr * share}, {"improve": time.perf_counter() - started})
             advance(1, f"loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.2f}")
             if run.due(step) and step + 1 < steps:
                 tensors = prefixed("reward", model.state()) | prefixed("optimizer", optimizer.state())

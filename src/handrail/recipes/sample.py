@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from handrail.algo.selection import disagreement, information_gain
+from handrail.batch import Rollout
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context, write_records
 from handrail.errors import ConfigError
@@ -65,18 +66,23 @@ def run(cfg: Sample) -> list[Response]:
 
 def sample(policy: LanguageModel, codec: Codec, prompts: list[Prompt], k: int, sampling: Sampling, seed: int, name: str) -> list[Response]:
     """K responses to each prompt, those to one prompt next to each other."""
-    engine = NativeEngine(codec.tokenizer, codec.end_ids)
-    engine.sync(policy)
+    rollout, seeds = draw(policy, codec, prompts, k, sampling, seed)
     repeated = [prompt for prompt in prompts for _ in range(k)]
-    seeds = [derive(seed, "sample", i) for i in range(len(repeated))]
-    with progress("sample", len(repeated)) as advance:
-        encoded = [ids for prompt in prompts for ids in [codec.encode_prompt(prompt)] * k]
-        rollout = engine.generate(encoded, seeds, sampling, cumulative(advance))
     rows = zip(repeated, rollout.responses(), rollout.ended.tolist(), seeds, strict=True)
     return [
         Response(prompt=prompt, text=codec.decode(ids), model=name, finish="stop" if ended else "length", seed=row_seed)
         for prompt, ids, ended, row_seed in rows
     ]
+
+
+def draw(policy: LanguageModel, codec: Codec, prompts: list[Prompt], k: int, sampling: Sampling, seed: int) -> tuple[Rollout, list[int]]:
+    """The same as tokens, and the seed of each."""
+    engine = NativeEngine(codec.tokenizer, codec.end_ids)
+    engine.sync(policy)
+    seeds = [derive(seed, "sample", i) for i in range(k * len(prompts))]
+    with progress("sample", len(seeds)) as advance:
+        encoded = [ids for prompt in prompts for ids in [codec.encode_prompt(prompt)] * k]
+        return engine.generate(encoded, seeds, sampling, cumulative(advance)), seeds
 
 
 def ensemble_of(cfg: Priority, codec: Codec) -> RewardModelJudge:
@@ -94,9 +100,14 @@ def ensemble_of(cfg: Priority, codec: Codec) -> RewardModelJudge:
 
 
 def prioritised(ensemble: RewardModelJudge, by: Callable[[Tensor], Tensor], records: list[Response]) -> list[Response]:
-    """The records with the priority of their prompt: `by` of its distinct responses, the mean over criteria; 0 where they are all one."""
+    """The records with the priority of their prompt: `by` of its distinct responses, the mean over criteria; 0 where they are all one.
+
+    A response that the ensemble cannot read does not count: no ranking of it could be learned from.
+    """
     groups = [list(group) for _, group in groupby(records, key=lambda r: r.prompt.text)]
-    texts = [list(dict.fromkeys(r.text for r in group)) for group in groups]
+    texts = [list(dict.fromkeys(r.text for r in group if ensemble.fits(r.prompt, r.text))) for group in groups]
+    if not any(len(different) > 1 for different in texts):
+        return records
     prompts = [group[0].prompt for group, different in zip(groups, texts, strict=True) for _ in different]
     scores = ensemble.log_odds(prompts, [text for different in texts for text in different]).double()
     each = scores.split([len(different) for different in texts])  # [K, C, M] of each group

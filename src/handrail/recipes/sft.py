@@ -156,7 +156,7 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
                 waited = 0 if metrics["eval_loss"] < best else waited + 1
                 best = min(best, metrics["eval_loss"])
             seconds = time.perf_counter() - started
-            run.log(step, {**metrics, "lr": cfg.lr * share, "tokens": int(batch.lengths.sum())}, {"step": seconds})
+            run.log(step, {**metrics, "lr": cfg.lr * share, "tokens": int(batch.lengths.sum())}, {"improve": seconds})
             advance(1, f"loss {loss:.3f}")
             stop = bool(cfg.patience) and waited >= cfg.patience
             if run.due(step) and step + 1 < steps and not stop:

@@ -56,7 +56,7 @@ def _another(folder: Path, differing: list[str]) -> ConfigError:
     return ConfigError(
         f"{folder} holds a run that was started otherwise (then -> now):\n{lines}",
         "a run folder belongs to one config and one set of inputs",
-        "give another folder, take the old values, or remove this folder to start it anew",
+        "give another folder with out=..., take the old values, or remove this folder to start it anew",
     )
 
 

@@ -39,14 +39,17 @@ class Lines:
         if not self.path.exists():
             return
         self.close()
-        kept = bytearray()
+        kept, strange = bytearray(), []
         content = self.path.read_bytes()
         for number, line in enumerate(content.splitlines(keepends=True), start=1):
             parsed = _parse(line)
             if parsed is None:
-                logger.warning("dropped line %d of %s: it was not written to its end", number, self.path.name)
+                strange.append(number)
             elif parsed["step"] < step:
                 kept += line
+        if strange:
+            which = f"line {strange[0]}" if len(strange) == 1 else f"{len(strange)} lines, the first is line {strange[0]}"
+            logger.warning("%s: dropped %s: not written to its end, or no step in it", self.path.name, which)
         if kept != content:
             write_atomically(self.path, bytes(kept))
 

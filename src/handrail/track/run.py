@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 BAD_BATCHES_KEPT = 10
+OWN_TIMING = ("time", "memory_mib", "device_mib")  # what a line of timing.jsonl says besides the seconds
 
 
 class Run:
@@ -145,7 +146,12 @@ class Run:
         return load(self._newest)
 
     def log(self, step: int, metrics: dict[str, float | int | str], seconds: dict[str, float] | None = None) -> None:
-        """One line for `step`.  `metrics` are the same whenever the run is done again; `seconds` need not be."""
+        """One line for `step`.  `metrics` are the same whenever the run is done again; `seconds` need not be.
+
+        Raises ValueError where a name of theirs is one that the line itself needs.
+        """
+        if taken := ({"step"} & metrics.keys()) | ({"step", *OWN_TIMING} & (seconds or {}).keys()):
+            raise ValueError(f"{', '.join(sorted(taken))}: a line of the run has this name already; give the number another")
         self._metrics.append({"step": step, **metrics})
         rounded = {name: round(value, 6) for name, value in (seconds or {}).items()}
         self._timing.append({"step": step, "time": round(time.time(), 3), **rounded, **_peak_memory()})

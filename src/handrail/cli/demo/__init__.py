@@ -1,6 +1,7 @@
 """`handrail demo`: a whole round on a built-in task, with simulated labellers, so that everything is known and offline."""
 
 import difflib
+import os
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from handrail.cli.frame import Assignments, out, verb
+from handrail.cli.frame import Assignments, loading, out, verb
 from handrail.cli.settings_help import WithSettings
 from handrail.cli.verbs import whole_round
 from handrail.config import override, read_yaml, validate
@@ -52,12 +53,15 @@ def demo(
     if only_mine and not label:
         raise ConfigError("--only-mine without --label", "it says whose rankings count", "give --label too")
     given = settings(task, seed, folder, model, rounds, [*by_you(label, only_mine), *(assignments or [])])
-    from handrail.pipeline import Round
+    with loading():
+        from handrail.pipeline import Round
 
     if label:
         given["people"]["db"] = str(Path(given["out"]) / "feedback.db")
     cfg = validate(Round, given, f"demo {task}")
     out.print(Text(announce(given)), soft_wrap=False)
+    if said := busy(os.getloadavg()[0], os.cpu_count() or 1):
+        out.print(Text(said, "yellow"))
     out.print()
     following = ("handrail init my-project", "the same with your own model and data")
     if not label:
@@ -111,6 +115,13 @@ def template(name: str) -> dict:
         return read_yaml(path)
 
 
+def busy(load: float, cores: int) -> str:
+    """What is to be said of a machine on which others work; nothing where there is room."""
+    if load < 0.75 * cores:
+        return ""
+    return f"This machine is busy (load {load:.1f} on {cores} cores): it may take several times as long."
+
+
 def announce(given: dict) -> str:
     """In plain words what is going to happen, and how long it takes."""
     from handrail.tasks import TASKS
@@ -126,6 +137,6 @@ def announce(given: dict) -> str:
         ("ppo", f"{given.get('ppo', {}).get('steps', 25)} steps of practice: answer, be scored, change a little."),
         ("evaluation", f"Before against after on {size['held_out']:,} prompts that no stage has seen, judged by the hidden truth."),
     )
-    about = "It takes about five minutes on two cores." if new else "How long it takes depends on the model."
+    about = "It takes about five minutes on two cores if nothing else runs on them." if new else "How long it takes depends on the model."
     again = "You may stop at any time; the same command goes on from there."
     return "\n".join([task.name, task.description, "", *(f"  {name:<11} {what}" for name, what in steps), "", f"{about} {again}"])
