@@ -51,6 +51,10 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     baseline.group_mean: (lambda: baseline.group_mean(torch.randn(2 * N), TWICE), (Float[Tensor, f"{2 * N}"],)),
     baseline.group_std: (lambda: baseline.group_std(torch.randn(2 * N), TWICE), (Float[Tensor, f"{2 * N}"],)),
     advantage.gae: (lambda: advantage.gae(tokens(), tokens(), MASK, 1.0, 0.95, torch.zeros(B)), (TOKENS, TOKENS)),
+    advantage.gae_over_turns: (
+        lambda: advantage.gae_over_turns(tokens(), tokens(), MASK, 1.0, 0.95, torch.zeros(B), torch.tensor([2, -1, -1])),
+        (TOKENS, TOKENS),
+    ),
     control.adaptive_beta: (lambda: control.adaptive_beta(0.1, 5.0, 6.0, 1e4, 64), (float,)),
     control.ppo_penalty_beta: (lambda: control.ppo_penalty_beta(0.1, 0.02, 0.01), (float,)),
     kl.kl_k1: (lambda: kl.kl_k1(tokens(), tokens()), (TOKENS,)),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tabular
-from handrail.algo.advantage import carry_over, reward_to_go, token_rewards, whole_return
+from handrail.algo.advantage import carry_over, gae, gae_over_turns, reward_to_go, token_rewards, whole_return
 from handrail.algo.baseline import group_mean, group_std, leave_one_out
 from handrail.algo.control import ppo_penalty_beta
 from handrail.algo.kl import kl_k1, kl_k2
@@ -142,13 +142,14 @@ def test_a_ratio_of_single_tokens_does_not_make_up_for_other_states():
         lambda logp, old, a, m: ppo_clip_loss(logp, old, a, m, 1, 0.2, 0.2)[0],
         lambda logp, old, a, m: ppo_penalty_loss(logp, old, a, m, 1, 0.5),
         lambda logp, old, a, m: importance_loss(logp, old, a, m, 1),
-        lambda logp, old, a, m: gspo_loss(logp, old, a * m.sum(1, keepdim=True), m, m.sum(), 0.1, 0.1)[0] * m.sum() / m.sum(1),
+        lambda logp, old, a, m: gspo_loss(logp, old, a, m, 1, 0.1, 0.1)[0],
     ],
     ids=["ppo_clip", "ppo_penalty", "importance", "gspo"],
 )
-def test_every_objective_begins_as_the_policy_gradient(loss):
-    """At theta = theta_old; GSPO with an advantage that is the same for all tokens of a response."""
-    advantage, old = whole_return(rewards(), MASK, 1.0), tabular.token_logp(POLICY)
+@pytest.mark.parametrize("credit", [whole_return, reward_to_go])
+def test_every_objective_begins_as_the_policy_gradient(loss, credit):
+    """At theta = theta_old, with one advantage for all tokens of a response or one for each."""
+    advantage, old = credit(rewards(), MASK, 1.0), tabular.token_logp(POLICY)
     gradient = -expected(lambda logp, n: loss(logp, old[n], advantage[n], MASK[n]).sum(), POLICY, POLICY)
     assert relative_error(gradient, TRUTH) < 1e-10
 
@@ -250,6 +251,31 @@ def test_a_turn_earns_what_later_turns_of_its_conversation_earn(gamma):
     torch.testing.assert_close(found[2, :4], reward_to_go(r, ROWS, gamma)[2, :4], rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("gamma, lam", [(1.0, 0.95), (0.9, 0.8), (0.9, 0.0), (1.0, 1.0)])
+def test_advantages_look_across_the_turns_of_a_conversation(gamma, lam):
+    """Rows 0, 3 and 1 are one conversation, cut at its end, row 2 another: laid end to end, they are one long response."""
+    r, v, nan = randn(1, 4, 6), randn(2, 4, 6), float("nan")
+    after = torch.tensor([9.0, 0.7, 0.3, 9.0], dtype=torch.float64)  # where a turn follows nothing is bootstrapped
+    hollow = (x.masked_fill(~ROWS, nan) for x in (r, v))
+    found = gae_over_turns(*hollow, ROWS, gamma, lam, after, torch.tensor([3, -1, -1, 1]))
+    lengths = [int(LENGTHS[row]) for row in (0, 3, 1)]
+    long_r, long_v = (torch.cat([x[row, : LENGTHS[row]] for row in (0, 3, 1)])[None] for x in (r, v))
+    expected = gae(long_r, long_v, torch.ones_like(long_r, dtype=torch.bool), gamma, lam, after[1:2])
+    for ours, long in zip(found, expected, strict=True):
+        for row, part in zip((0, 3, 1), long[0].split(lengths), strict=True):
+            torch.testing.assert_close(ours[row, : LENGTHS[row]], part, rtol=1e-12, atol=1e-14)
+    alone = gae(r, v, ROWS, gamma, lam, after)
+    for ours, single, untied in zip(found, alone, gae_over_turns(r, v, ROWS, gamma, lam, after, torch.full((4,), -1)), strict=True):
+        assert torch.equal(ours[2], single[2]) and torch.equal(untied, single)
+
+
+def test_a_reward_that_is_no_number_reaches_the_turns_before_it_and_ends():
+    """What is not finite is the guard's to find, after this."""
+    r = randn(1, 4, 6).masked_fill(torch.arange(4)[:, None] == 1, float("nan"))
+    advantage, _ = gae_over_turns(r, r, ROWS, 1.0, 0.9, torch.zeros(4, dtype=torch.float64), torch.tensor([3, -1, -1, 1]))
+    assert advantage[:, 0].isnan().tolist() == [True, True, False, True]
+
+
 def test_group_baselines_by_hand():
     score, group = torch.tensor([1.0, 2.0, 6.0, 10.0, 20.0], dtype=torch.float64), torch.tensor([7, 7, 7, 3, 3])
     assert leave_one_out(score, group).tolist() == [4.0, 3.5, 1.5, 20.0, 10.0]
@@ -293,6 +319,35 @@ def test_gspo_by_hand():
     found, stats = gspo_loss(logp, old, weight * advantage[:, None].expand(4, 6), ROWS, int(LENGTHS.sum()), 0.1, 0.3)
     assert math.isclose(float(found), loss, rel_tol=1e-6)  # the weights are float32
     assert math.isclose(float(stats["clip_fraction"]), clipped / int(LENGTHS.sum()), rel_tol=1e-6)
+
+
+def ratio_differentiated(logp: Tensor, old: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
+    """[B] -sum over tokens of s A_t, with the gradient of s = exp(mean log ratio) itself."""
+    s = torch.where(mask, logp - old, 0).sum(1, keepdim=True).div(mask.sum(1, keepdim=True)).exp()
+    return -(s * torch.where(mask, advantage, 0)).sum(1)
+
+
+def test_gspo_has_the_gradient_of_its_ratio_where_all_tokens_of_a_response_have_one_advantage():
+    """And away from theta_old."""
+    advantage, old = randn(3, 4, 1).expand(4, 6), -randn(2, 4, 6).abs()
+    logp = (-randn(1, 4, 6).abs()).requires_grad_()
+    (found,) = torch.autograd.grad(gspo_loss(logp, old, advantage, ROWS, 1, 0.999, 1e6)[0], logp)
+    (truth,) = torch.autograd.grad(ratio_differentiated(logp, old, advantage, ROWS).sum(), logp)
+    torch.testing.assert_close(found, truth, rtol=1e-12, atol=0)
+
+
+def test_differentiating_gspos_ratio_would_be_biased_where_each_token_has_an_advantage_of_its_own():
+    """It gives every token the mean advantage of its response, and in that mean stand values of states that come later."""
+    credit, old = whole_return(rewards(), MASK, 1.0), tabular.token_logp(POLICY)
+    values = torch.randn(len(tabular.PREFIXES), dtype=torch.float64, generator=torch.Generator().manual_seed(7))[tabular.STATES]
+
+    def gradient(advantage: Tensor) -> Tensor:
+        return -expected(lambda logp, n: ratio_differentiated(logp, old[n], advantage[n], MASK[n]), POLICY, POLICY)
+
+    assert relative_error(gradient(credit), TRUTH) < 1e-10
+    assert relative_error(gradient(credit - values), TRUTH) > 0.05
+    ours = -expected(lambda logp, n: gspo_loss(logp, old[n], (credit - values)[n], MASK[n], 1, 0.1, 0.1)[0], POLICY, POLICY)
+    assert relative_error(ours, TRUTH) < 1e-10
 
 
 def test_weights_turn_a_mean_over_tokens_into_one_over_responses():

@@ -64,8 +64,8 @@ def test_it_notices_an_engine_that_samples_by_another_law(monkeypatch, tmp_path)
 
     def cooler(cfg):
         parts, inputs = build(cfg)
-        sample = parts.engine.generate
-        parts.engine.generate = lambda p, s, sampling: sample(p, s, sampling.model_copy(update={"temperature": 0.9}))
+        sample = parts.answers.engine.generate
+        parts.answers.engine.generate = lambda p, s, sampling: sample(p, s, sampling.model_copy(update={"temperature": 0.9}))
         return parts, inputs
 
     monkeypatch.setattr(checks.ppo, "build", cooler)

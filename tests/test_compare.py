@@ -23,10 +23,11 @@ def comparison(**over) -> Comparison:
     return Comparison.model_validate({"round": "movie-night", "methods": methods, "out": "runs/c"} | over)
 
 
-def test_every_method_of_the_example_samples_as_many_responses():
-    cfg = load(Comparison, EXAMPLE, [])
+@pytest.mark.parametrize("example", sorted(EXAMPLE.parent.glob("compare_*.yaml")), ids=lambda path: path.stem)
+def test_every_method_of_the_examples_samples_as_many_responses(example):
+    cfg = load(Comparison, example, [])
     counts = {name: sampled(round_of(cfg, 0, name)) for name in cfg.methods}
-    assert counts.pop("DPO") == 0, "it learns from the labelled ones"
+    assert [counts.pop(name) for name in ("DPO", "IPO", "KTO", "ORPO", "SimPO")] == [0] * 5, "they learn from the labelled ones"
     assert set(counts.values()) == {1920} and len(counts) == 10
 
 
@@ -74,7 +75,8 @@ def fake_round(folder: Path, method: str, before: float, after: float) -> None:
     (folder / f"round-1/{method}").mkdir(parents=True)
     summary = {"gold_before": before, "gold_after": after, "kl": 2.0, "win_rate": {"value": 0.8}, "length_ratio": 0.9}
     (folder / "summary.json").write_text(json.dumps(summary))
-    stages = [{"name": "sft", "seconds": 99.0}, {"name": method, "seconds": 30.0}, {"name": "evaluation", "seconds": 9.0}]
+    took = {"sft": 99.0, "reward": 70.0, method: 30.0, "evaluation": 9.0}
+    stages = [{"name": name, "folder": f"elsewhere/round-1/{name}", "seconds": seconds} for name, seconds in took.items()]
     (folder / "round.json").write_text(json.dumps({"stages": stages}))
     (folder / f"round-1/{method}/timing.jsonl").write_text('{"memory_mib": 500.0}\n{"memory_mib": 700.0}\n')
 
@@ -101,6 +103,22 @@ def test_figures_come_from_the_rounds_and_the_page_shows_them_with_what_failed(t
     assert page.count("<circle") >= 4 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
+def test_a_later_round_counts_with_all_that_leads_to_it(tmp_path):
+    """The first round's labels and reward model are shared by all methods; the second round's are the method's own."""
+    cfg = comparison(out=str(tmp_path), seeds=[0], common={"rounds": 2})
+    folder = place(cfg, 0, "PPO")
+    fake_round(folder, "ppo", 0.5, 2.0)
+    later = {"responses": 1.0, "labels": 2.0, "reward": 4.0, "ppo": 8.0, "evaluation": 16.0}
+    stages = json.loads((folder / "round.json").read_text())["stages"]
+    stages += [{"name": name, "folder": f"elsewhere/round-2/{name}", "seconds": seconds} for name, seconds in later.items()]
+    (folder / "round.json").write_text(json.dumps({"stages": stages}))
+    (folder / "round-2/reward").mkdir(parents=True)
+    (folder / "round-2/reward/timing.jsonl").write_text('{"memory_mib": 900.0, "device_mib": 300.0}\n{"memory_mib": 800.0}\n')
+    (row, _) = gather(cfg).rows
+    assert (row.figures["seconds"].value, row.figures["memory_mib"].value) == (30.0 + 15.0, 800.0)
+    assert row.responses == 2 * gather(comparison(out=str(tmp_path), seeds=[0])).rows[0].responses > 0
+
+
 TINY = {
     "task.demonstrations": 60, "task.prompts": 40, "task.held_out": 24, "model.new.hidden": 32, "model.new.layers": 1,
     "sample.limit": 20, "reward.epochs": 1, "ppo.steps": 2, "ppo.batch_size": 8, "best_of_n": {"steps": 2, "batch_size": 2},
@@ -116,6 +134,9 @@ def test_a_comparison_shares_what_comes_before_the_method_and_goes_on_where_it_w
     assert told.exit_code == 0, told.stderr
     rows = {row["name"]: row for row in json.loads(told.stdout)["compare"]["rows"]}
     assert rows["PPO"]["done"] == rows["best of 4"]["done"] == 1
+    noted = [json.loads((tmp_path / f"out/seed-0/{name}/round.json").read_text())["stages"] for name in ("ppo", "best-of-4")]
+    spent = [{s["name"]: s["seconds"] for s in stages} for stages in noted]
+    assert spent[0]["sft"] == spent[1]["sft"] > 0, "what was taken over counts as long as it took"
     assert rows["diverging"]["done"] == 0 and "3 such steps in a row" in rows["diverging"]["failed"][0]["reason"]
     models = [tmp_path / f"out/seed-0/{name}/round-1/reward/model/model.safetensors" for name in ("ppo", "best-of-4")]
     assert models[0].samefile(models[1]), "the reward model is one"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from feedback_labels import hostile, labels
 from handrail.data import Loaded, Source, load_demonstrations, load_prompts, load_rankings, load_ratings
 from handrail.errors import DataError
 from handrail.feedback.formats import Options, records_of, write_export
 from handrail.feedback.kinds import Label
 from handrail.records import Demonstration, Prompt, Ranking, Rating
+from labels_of_every_kind import hostile, labels
 
 Load = Callable[[Source], Loaded]
 

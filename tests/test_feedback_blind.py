@@ -169,7 +169,7 @@ def test_gold_and_repeats_look_like_work(world: World):
     watch = Watch(world.client(world.labeller()))
     seen: dict[str, set[str]] = {}
     before = watch.ask("GET", f"/api/tasks/{world.task.id}")["progress"]
-    for number in range(70):
+    for number in range(50):
         world.clock.wait(30)
         given = watch.items(world.task.id)
         (one,) = given["items"]

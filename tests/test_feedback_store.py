@@ -22,6 +22,7 @@ from sqlalchemy import event, func, select, text
 
 from feedback_world import DATABASES, Clock, World, assert_replay, new_key, pair, together
 from handrail.errors import InputError, StorageError
+from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Chatted, Compared, Criterion, Item, Ranked, Rated, TaskSettings, restored
 from handrail.feedback.store import Database, assignment, chats, labels, people, projects, snapshots
 from handrail.feedback.store import database as database_module
@@ -219,11 +220,24 @@ def test_what_is_urgent_comes_first_and_what_is_begun_is_finished(world: World):
     for person in (one, other):
         order[person.id] = [found.content.priority for found in world.give(person, 5)]
     assert order == {one.id: [2, 2, 2, 1, 1], other.id: [2, 2, 2, 1, 1]}
-    urgent = world.give(world.labeller(), 1)[0]
-    assert urgent.content.priority == 1
+    assert world.give(world.labeller(), 1)[0].content.priority == 1
     projects.take_in(world.db, world.task, [pair(0, priority=9.0)])
-    questions = [found.content.prompt.text for found in world.give(world.labeller(), 2)]
-    assert questions == ["question 0", urgent.content.prompt.text], "a new priority holds at once; what is begun comes next"
+    first, second = world.give(world.labeller(), 2)
+    assert first.content.prompt.text == "question 0" and second.content.priority == 1, "a new priority holds at once"
+
+
+def test_no_more_is_begun_than_is_soon_finished_and_the_same_people_do_not_share_all_their_items(world: World):
+    world.make_task(*map(pair, range(300)), overlap=3)
+    people_, shared = [world.labeller() for _ in range(12)], {}
+    for _ in range(12):
+        for person in people_:
+            for one in world.give(person, 4):
+                world.act(person, one, "submit")
+                shared.setdefault(one.item, []).append(person.id)
+    unfinished = [who for who in shared.values() if len(who) < 3]
+    assert len(unfinished) <= 64 and sum(map(len, shared.values())) == 12 * 12 * 4
+    partners = {person.id: {other for who in shared.values() if person.id in who for other in who} for person in people_}
+    assert min(map(len, partners.values())) == 12, "everybody has shared items with everybody"
 
 
 def test_a_paused_task_gives_nothing_and_still_takes_answers(world: World):
@@ -291,6 +305,20 @@ def test_a_repeat_is_the_persons_own_a_while_ago_once_and_takes_no_place(world: 
     assert all(repeated[item] == first[item][::-1] for item in repeated), "shown the other way round"
     again = labels_of(world, purposes=("repeat",))
     assert [label.repetition for label in again] == [1] * len(repeated)
+    assert_replay(world.db)
+
+
+def test_many_at_once_are_as_good_as_one_by_one(world: World):
+    """No item stands twice among those given at once, neither gold nor repeat."""
+    gold = [pair(1000 + number, gold=Compared(better=0)) for number in range(9)]
+    world.make_task(*map(pair, range(90)), *gold, overlap=1, gold=0.4, repeats=0.5)
+    person, purposes = world.labeller(), Counter()
+    while given := world.give(person, 30):
+        assert len({(one.item, one.purpose == "repeat") for one in given}) == len(given) <= 30
+        purposes.update(one.purpose for one in given)
+        for one in given:
+            world.act(person, one)
+    assert (purposes["work"], purposes["gold"]) == (90, 9) and purposes["repeat"] > 0
     assert_replay(world.db)
 
 
@@ -493,6 +521,7 @@ def test_a_chat_goes_on_where_it_stood_and_becomes_one_label(world: World):
     (given,) = world.give(person)
     with pytest.raises(Conflict):
         world.act(person, given, answer=None)
+    on_screen = []
     for turn in range(2):
         said = Said(key=f"message-{turn}", message=f"message {turn}")
         _, models = chats.ready(world.db, person, given.id, said)
@@ -504,6 +533,7 @@ def test_a_chat_goes_on_where_it_stood_and_becomes_one_label(world: World):
             chats.say(world.db, person, given.id, Said(key=f"another-{turn}", message="x"), ("", ""))
         with pytest.raises(Conflict):
             world.act(person, given, answer=None)
+        on_screen.append(list(found.waiting))
         chosen = Chosen(key=f"choice-of-{turn}", better=found.waiting.index(f"owl {turn}"))
         assert chats.choose(world.db, person, given.id, chosen) == chats.choose(world.db, person, given.id, chosen)
     with pytest.raises(Conflict):
@@ -513,6 +543,9 @@ def test_a_chat_goes_on_where_it_stood_and_becomes_one_label(world: World):
     assert [(turn.message, turn.responses, turn.better) for turn in label.answer.turns] == [
         (f"message {n}", (f"owl {n}", f"goose {n}"), 0) for n in range(2)
     ]
+    assert label.models == ("model-owl", "model-goose")
+    assert [[turn.responses[i] for i in turn.order] for turn in label.answer.turns] == on_screen
+    assert [r.models for r in records_of([label])] == [("model-owl", "model-goose")] * 2
     assert_replay(world.db)
 
 
@@ -717,6 +750,7 @@ def test_a_store_of_a_later_version_is_refused_and_left_alone(world: World):
         assert connection.scalar(text("select version_num from alembic_version")) == "9999"
 
 
+@pytest.mark.slow
 def test_two_processes_that_open_a_new_store_at_once_do_not_disturb_each_other(where: str):
     code = "import sys; from handrail.feedback.store import Database; Database.open(sys.argv[1]).close()"
     started = [subprocess.Popen([sys.executable, "-c", code, where], stderr=subprocess.PIPE, text=True) for _ in range(3)]

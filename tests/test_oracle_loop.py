@@ -132,6 +132,11 @@ def test_with_the_exact_critic_any_lambda_is_unbiased_and_with_a_wrong_one_only_
         assert relative_error(expected_gradient("ppo", WORLD, POLICY, WRONG, tmp_path, lam=lam, **plain), truth) > 0.01
 
 
+def test_one_ratio_for_a_response_leaves_each_token_its_own_advantage(tmp_path):
+    over = {"objective": {"kind": "gspo", "clip": 0.003}, "lam": 1.0, "whiten_advantages": False}
+    assert relative_error(expected_gradient("ppo", WORLD, POLICY, WRONG, tmp_path, **over), WORLD.gradient(POLICY)) < 1e-10
+
+
 @pytest.mark.parametrize("over", [{"kl": {"beta": 0.9}}, {"reward": {"model": "table", "end_penalty": 0.5}}], ids=str)
 def test_another_objective_has_another_gradient(over, tmp_path):
     found = expected_gradient("ppo", WORLD, POLICY, WRONG, tmp_path, lam=1.0, whiten_advantages=False, **over)
@@ -161,7 +166,8 @@ def test_every_loop_ends_at_the_best_policy_on_five_seeds(name, seed, tmp_path):
     ends_at_the_best(name, seed, tmp_path / "run")
 
 
-WAYS = [{"whiten_advantages": False}, {"lam": 1.0}, {"value_clip": 0.2}, {"minibatches": 1, "epochs": 4}]
+GSPO = {"objective": {"kind": "gspo", "clip": 0.1}}
+WAYS = [{"whiten_advantages": False}, {"lam": 1.0}, {"value_clip": 0.2}, {"minibatches": 1, "epochs": 4}, GSPO]
 
 
 @pytest.mark.slow

@@ -86,8 +86,8 @@ def test_the_expected_update_is_the_gradient_of_the_objective(folder, tmp_path, 
     objective = truth.objective(model)
     objective.backward()
 
-    rows = [(prompt, list(y)) for prompt in parts.prompt_ids for y in truth.responses]
-    assert parts.prompt_ids == truth.prompts and len(rows) == 2 * 85
+    rows = [(prompt, list(y)) for prompt in parts.answers.ids for y in truth.responses]
+    assert parts.answers.ids == truth.prompts and len(rows) == 2 * 85
     sequences = Sequences.of(rows)
     ended = torch.tensor([y[-1] == tiny.END for _, y in rows])
     rollout = Rollout(sequences.ids, sequences.prompt_lengths, sequences.lengths, ended, torch.zeros(sequences.mask.shape))
@@ -114,8 +114,8 @@ def test_the_engine_says_with_which_probability_it_sampled_and_ends_where_the_mo
     truth = Truth(folder, 3, 1.0)
     with torch.no_grad():
         logp = truth.logp(copy.deepcopy(parts.policy.hf).double())
-    parts.engine.sync(parts.policy)
-    rollout = parts.engine.generate(parts.prompt_ids * 300, list(range(600)), Sampling(max_new_tokens=3))
+    parts.answers.engine.sync(parts.policy)
+    rollout = parts.answers.engine.generate(parts.answers.ids * 300, list(range(600)), Sampling(max_new_tokens=3))
     for row, (response, found) in enumerate(zip(rollout.responses(), rollout.logp.sum(1).tolist(), strict=True)):
         assert found == pytest.approx(float(logp[row % 2, truth.responses.index(tuple(response))]), abs=1e-4)
     assert rollout.ended.tolist() == [response[-1] == tiny.END for response in rollout.responses()]

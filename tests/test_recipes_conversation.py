@@ -1,12 +1,13 @@
 """Conversations of several turns: what is sampled, what is credited, and that it learns and resumes."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
 from handrail.errors import RewardError
-from handrail.recipes import reinforce
+from handrail.recipes import ppo, reinforce
 from handrail.recipes.conversation import PartnerSettings, Played, converse, make_partner
 from handrail.records import Prompt
 from handrail.rollout import NativeEngine, Sampling
@@ -52,16 +53,16 @@ def first_step(cfg):
 
 def test_a_turn_is_asked_with_all_that_was_said_before(world, tmp_path):
     parts, verdict, experience, _ = first_step(world.reinforce(tmp_path / "run", settings(world)))
-    following, number = verdict.following.tolist(), verdict.number.tolist()
+    following, number = verdict.turns.following.tolist(), verdict.turns.number.tolist()
     assert number[:8] == list(range(8)) and len(number) > 12 and max(verdict.components["turns"]) == 3
     for row, after in enumerate(following):
         if after < 0:
             continue
         assert number[after] == number[row]
-        before, then = verdict.prompts[row].messages, verdict.prompts[after].messages
+        before, then = verdict.turns.prompts[row].messages, verdict.turns.prompts[after].messages
         assert then[: len(before)] == before and [m.role for m in then[len(before) :]] == ["assistant", "user"]
         assert then[-2].content == verdict.texts[row] and then[-1].content == f"And turn {len(then) // 2 + 1}?"
-    ids = [parts.codec.encode_prompt(p) for p in verdict.prompts]
+    ids = [parts.codec.encode_prompt(p) for p in verdict.turns.prompts]
     assert experience.rollout.prompt_lengths.tolist() == [len(i) for i in ids]
     assert [row[: len(i)] for row, i in zip(experience.rollout.ids.tolist(), ids, strict=True)] == ids
 
@@ -71,26 +72,26 @@ def test_what_later_turns_earn_is_credited_to_earlier_ones(world, tmp_path, rewa
     over = settings(world, {"reward": reward}) | {"baseline": {"kind": "none"}, "kl": {"beta": 0.0}}
     _, verdict, experience, total = first_step(world.reinforce(tmp_path / "run", over))
     letters = torch.tensor([text.count("e") / 4 for text in verdict.texts])
-    earned = letters if reward == "each" else torch.where(verdict.following < 0, letters, 0)
+    earned = letters if reward == "each" else torch.where(verdict.turns.following < 0, letters, 0)
     for row in range(len(letters)):
         expected, at = float(earned[row]), row
-        while (at := int(verdict.following[at])) >= 0:
+        while (at := int(verdict.turns.following[at])) >= 0:
             expected += float(earned[at])
         assert experience.advantage[row, 0] == pytest.approx(expected)
-    assert total.tolist() == pytest.approx([float(earned[verdict.number == i].sum()) for i in range(8)])
+    assert total.tolist() == pytest.approx([float(earned[verdict.turns.number == i].sum()) for i in range(8)])
 
 
 def test_conversations_of_one_prompt_are_each_others_baseline(world, tmp_path):
     over = settings(world, {"reward": "each"}) | {"kl": {"beta": 0.0}}
     _, verdict, experience, total = first_step(world.reinforce(tmp_path / "run", over))
     others = total.view(-1, 2).flip(1).flatten()
-    values = torch.where(experience.mask, others[verdict.number][:, None], 0)
+    values = torch.where(experience.mask, others[verdict.turns.number][:, None], 0)
     torch.testing.assert_close(experience.values_old, values)
 
 
 def test_it_ends_where_the_partner_is_quiet_and_refuses_what_is_no_text(world, tmp_path):
     _, verdict, _, _ = first_step(world.reinforce(tmp_path / "quiet", settings(world, {"function": f"{world.folder}/partner.py:quiet"})))
-    assert (verdict.following == -1).all() and len(verdict.number) == 8
+    assert (verdict.turns.following == -1).all() and len(verdict.turns.number) == 8
     with pytest.raises(RewardError, match="returned None for conversation 0"):
         reinforce.run(world.reinforce(tmp_path / "wrong", settings(world, {"function": f"{world.folder}/partner.py:wrong"})))
 
@@ -101,12 +102,38 @@ def test_a_conversation_never_outgrows_the_context(world, tmp_path):
     assert max(verdict.components["turns"]) < 12
 
 
-def test_it_trains_and_resumes(world, tmp_path):
+@pytest.mark.parametrize("lam", [1.0, 0.9])
+def test_ppo_credits_a_turn_across_the_turns_that_follow(world, tmp_path, lam):
+    """With the whole return that is what the conversation still earns; otherwise the next turn's value and advantage."""
+    over = settings(world, {"reward": "each"}) | {"kl": {"beta": 0.0}, "lam": lam, "whiten_advantages": False}
+    cfg = world.ppo(tmp_path / "run", over)
+    parts, _ = ppo.build(cfg)
+    parts.eval()
+    verdict = ppo.judge(parts, *ppo.act(cfg, parts, 0))
+    rollout = parts.answers.done.rollout()
+    values = torch.randn(verdict.values.shape, generator=torch.Generator().manual_seed(0))  # those of a new critic are zeros
+    verdict = replace(verdict, values=torch.where(rollout.mask, values, 0))
+    experience = ppo.credit(cfg, parts, rollout, verdict)
+    earned, following, last = verdict.reward, verdict.turns.following.tolist(), rollout.response_lengths - 1
+    assert torch.allclose(earned, torch.tensor([text.count("e") / 4 for text in verdict.texts])) and max(following) > 0
+    for row, then in enumerate(following):
+        ahead = float(verdict.values[then, 0] + lam * experience.advantage[then, 0]) if then >= 0 else 0.0
+        expected = float(earned[row] - verdict.values[row, last[row]]) + ahead
+        assert float(experience.advantage[row, last[row]]) == pytest.approx(expected, abs=1e-5)
+    if lam == 1:
+        rest = [float(earned[row]) for row in range(len(following))]
+        for row in reversed(range(len(following))):
+            rest[row] += rest[following[row]] if following[row] >= 0 else 0.0
+        assert experience.returns[:, 0].tolist() == pytest.approx(rest, abs=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["reinforce", "ppo"])
+def test_it_trains_and_resumes(world, tmp_path, recipe):
     over = settings(world) | {"steps": 4}
-    whole = reinforce.run(world.reinforce(tmp_path / "whole", over)).folder
+    whole = world.work(recipe, tmp_path / "whole", over)().folder
     assert all(line["turns"] > 1 for line in metrics(whole))
-    work = world.work("reinforce", tmp_path / "killed", over)
-    assert in_child(work, "reinforce:3") == -signal.SIGKILL and in_child(work) == 0
+    work = world.work(recipe, tmp_path / "killed", over)
+    assert in_child(work, f"{recipe}:3") == -signal.SIGKILL and in_child(work) == 0
     assert_same_run(tmp_path / "killed", whole)
 
 

@@ -1,6 +1,7 @@
 """T5 and BART through every stage: the verbs of the command line, what must hold of PPO, and a run that was killed."""
 
 import json
+import math
 import signal
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import yaml
 from transformers import AutoModelForSeq2SeqLM
 from typer.testing import CliRunner
 
-from encoder_decoder_models import BEGIN, END, write_model
+from encoder_decoder_models import BEGIN, END, law_of, write_model
 from handrail.cli import app
 from handrail.data import Codec, demonstration_example, load_demonstrations, load_rankings, ranking_batch
 from handrail.data.settings import Source
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
-from handrail.recipes import ppo, reward, sft
+from handrail.pipeline.settings import merge
+from handrail.recipes import ppo, reinforce, reward, sft
 from handrail.recipes.parts import Optimizer
 from killing import assert_same_run
 from recipe_runs import World, in_child, make_records, metrics
@@ -120,8 +122,8 @@ def test_one_beginning_and_one_end_on_either_side_in_every_path(world, kind):
     assert [ranked.ids[0, :cut].tolist(), ranked.ids[0, cut:stop].tolist()] == sides[2:]
     cfg = world.ppo(world.folder / "unused")
     parts, _ = ppo.build(cfg)
-    assert parts.prompt_ids[0] == codec.encode_prompt(parts.prompts[0])
-    for ids in (*sides, *parts.prompt_ids):
+    assert parts.answers.ids[0] == codec.encode_prompt(parts.answers.prompts[0])
+    for ids in (*sides, *parts.answers.ids):
         assert ids.count(END) == 1 and ids[-1] == END
         assert (ids.count(BEGIN) == 1 and ids[0] == BEGIN) if kind == "bart" else BEGIN not in ids
     assert codec.decode(example.response_ids) == demonstration.response
@@ -171,7 +173,7 @@ def test_dropout_is_off_in_reinforcement_learning_and_on_in_sft(world, tmp_path,
     assert seen[0] is True and seen[-1] is False  # in training, and in the evaluation at the end
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "reinforce", "best_of_n", "dpo"])
 def test_micro_batches_change_nothing(world, tmp_path, monkeypatch, stage):
     class Enough(Exception):
         pass
@@ -194,14 +196,24 @@ def test_micro_batches_change_nothing(world, tmp_path, monkeypatch, stage):
         assert float((gradient - found[1][name]).abs().max()) < 1e-5 * max(1.0, biggest), name
 
 
+def killed_and_started_again(world: World, tmp_path: Path, stage: str) -> None:
+    whole, again = (world.work(stage, tmp_path / f"{stage}-{name}", over(world, stage)) for name in ("whole", "again"))
+    assert in_child(whole) == 0
+    assert in_child(again, f"{stage}:4") == -signal.SIGKILL
+    assert not (tmp_path / f"{stage}-again/summary.json").exists()
+    assert in_child(again) == 0
+    assert_same_run(tmp_path / f"{stage}-again", tmp_path / f"{stage}-whole")
+
+
 def test_killed_and_started_again_a_recipe_ends_the_same(world, kind, tmp_path):
     for stage in {"t5": ["ppo"], "bart": ["sft", "reward"]}[kind]:
-        whole, again = (world.work(stage, tmp_path / f"{stage}-{name}", over(world, stage)) for name in ("whole", "again"))
-        assert in_child(whole) == 0
-        assert in_child(again, f"{stage}:4") == -signal.SIGKILL
-        assert not (tmp_path / f"{stage}-again/summary.json").exists()
-        assert in_child(again) == 0
-        assert_same_run(tmp_path / f"{stage}-again", tmp_path / f"{stage}-whole")
+        killed_and_started_again(world, tmp_path, stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["reinforce", "best_of_n", "dpo"])
+def test_killed_and_started_again_the_other_methods_end_the_same(world, tmp_path, stage):
+    killed_and_started_again(world, tmp_path, stage)
 
 
 def test_all_roles_on_one_trunk(world, kind, tmp_path):
@@ -211,3 +223,57 @@ def test_all_roles_on_one_trunk(world, kind, tmp_path):
     settings = {"roles": roles, "policy": {"lora": lora}, "reward": {"model": str(tmp_path / "reward")}, "steps": 2}
     first, last = metrics(ppo.run(world.ppo(tmp_path / "ppo", settings)))
     assert abs(first["kl"]) < 1e-5 and last["kl"] != 0 and Path(tmp_path / "ppo/model/adapter/adapter_model.safetensors").is_file()
+
+
+# --- the methods without PPO's critic ---
+
+GRPO = {"baseline": {"kind": "group_normalised"}, "credit": "whole_return", "kl": {"placement": "loss"}, "objective": {"weigh": "lengths"}}
+METHODS = {
+    "rloo": ("reinforce", {}),
+    "grpo": ("reinforce", GRPO),
+    "a learned baseline": ("reinforce", {"baseline": {"kind": "value"}}),
+    "clipped, two passes": ("reinforce", {"objective": {"kind": "ppo_clip"}, "epochs": 2}),
+    "best of 3, two rounds": ("best_of_n", {"steps": 4}),
+    "reward-weighted": ("best_of_n", {"weighting": "reward"}),
+    "advantage-weighted": ("best_of_n", {"weighting": "advantage"}),
+    **{name: ("dpo", {"loss": {"name": name}, "epochs": 2}) for name in ("dpo", "ipo", "kto", "orpo", "simpo")},
+    "online dpo": ("dpo", {"loss": {"name": "dpo"}}),
+}
+QUICK = ("rloo", "a learned baseline", "best of 3, two rounds", "dpo", "orpo", "online dpo")  # the others differ in a formula alone
+FIRST_LOSS = {"dpo": math.log(2), "ipo": 25.0, "kto": 0.5}  # where the policy is the reference; of ipo (1 / (2 beta))^2
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in METHODS])
+def test_every_other_method_from_the_command_line(world, tmp_path, name):
+    stage, over = METHODS[name]
+    online = world.online() if name == "online dpo" else {}
+    steps = {} if stage == "dpo" else {"steps": 2}
+    cfg = getattr(world, stage)(tmp_path / "run", merge(steps | online, over))
+    file = tmp_path / f"{stage}.yaml"
+    file.write_text(yaml.safe_dump(cfg.model_dump(mode="json")), encoding="utf-8")
+    told(stage, str(file))
+    first, *_, last = metrics(tmp_path / "run")
+    if "kl" in first:
+        assert abs(first["kl"]) < 1e-5 and first.get("engine_difference", 0.0) < 1e-4 and abs(last["kl"]) > 1e-4
+    if stage == "dpo" and (loss := over["loss"]["name"]) in FIRST_LOSS:
+        assert first["loss"] == pytest.approx(FIRST_LOSS[loss], rel=1e-4)
+    trained, start = (AutoModelForSeq2SeqLM.from_pretrained(f / "model") for f in (tmp_path / "run", world.folder / "sft"))
+    moved = [not torch.equal(a, b) for a, b in zip(trained.parameters(), start.parameters(), strict=True)]
+    assert all(moved), "encoder and decoder alike"
+
+
+def test_the_policy_gradient_is_that_of_the_library_s_own_forward(world, tmp_path):
+    cfg = world.reinforce(tmp_path / "run", {"minibatches": 1, "objective": {"weigh": "responses"}})
+    parts, _ = reinforce.build(cfg)
+    parts.eval()
+    rollout, numbers = parts.source.act(parts.policy, 0)
+    experience, _ = reinforce.credit(cfg, parts, rollout, reinforce.judge(parts, rollout, numbers))
+    reinforce.gradient(cfg, parts, experience)
+    found = {name: p.grad.clone() for name, p in parts.policy.parameters().items()}
+    parts.optimizer.clear()
+    for row, response in enumerate(rollout.responses()):
+        logits = law_of(parts.policy.hf, rollout.ids[row, : rollout.prompt_lengths[row]].tolist(), response)
+        logp = logits.log_softmax(-1)[torch.arange(len(response)), response]
+        (-(logp * experience.advantage[row, : len(response)]).sum() / len(rollout)).backward()
+    for name, p in parts.policy.parameters().items():
+        torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-5, msg=name)

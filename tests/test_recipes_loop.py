@@ -130,7 +130,7 @@ def test_responses_that_were_cut_are_penalised_or_bootstrapped(world, tmp_path):
         rollout, verdict = first_step(cfg, parts)
         ended = torch.arange(8) % 2 == 0  # the rule goes by the finish reason alone
         rollout = Rollout(rollout.ids, rollout.prompt_lengths, rollout.lengths, ended, rollout.logp)
-        score, components = parts.reward(rollout, [parts.prompts[0]] * 8, verdict.texts)
+        score, components = parts.reward(rollout, [parts.answers.prompts[0]] * 8, verdict.texts)
         returns = ppo.credit(cfg, parts, rollout, replace(verdict, score=score)).returns
         last = returns[torch.arange(8), rollout.response_lengths - 1]
         found[cut] = last, components["reward_model"], verdict.after

@@ -108,7 +108,6 @@ def test_the_first_gradient_is_that_of_the_responses_themselves(world, tmp_path)
 def test_every_objective_trains_in_both_recipes(world, tmp_path, kind, recipe):
     over = {"objective": {"kind": kind, "target": 1e-6, "clip": 0.003 if kind == "gspo" else 0.2}, "steps": 3, "lr": 1e-3}
     over |= {"epochs": 1 if kind == "reinforce" else 2}
-    over |= {"credit": "whole_return"} if recipe == "reinforce" else {}
     run = world.work(recipe, tmp_path / kind, over)()
     lines = metrics(run)
     assert lines[0]["kl"] == 0 and lines[-1]["kl"] != 0 and lines[0]["approx_kl"] > 0
@@ -185,7 +184,6 @@ def test_further_terms_are_weighted_and_logged(world, tmp_path):
         ({"responses": 1}, "compares the responses to a prompt"),
         ({"ratings": {"path": "x"}}, "give either prompts"),
         ({"reward": {"cut": "bootstrap"}}, "needs a critic that looks ahead"),
-        ({"objective": {"kind": "gspo"}}, "credit whole_return"),
         ({"sampling": {"top_k": 5}}, "samples the full distribution"),
     ],
 )

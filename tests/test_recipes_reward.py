@@ -316,7 +316,7 @@ def test_ppo_is_paid_by_the_combination(world, models, tmp_path, name, over):
     parts, _ = ppo.build(cfg)
     parts.eval()
     rollout, prompts = ppo.act(cfg, parts, 0)
-    _, components = parts.reward(rollout, [parts.prompts[i] for i in prompts], [""] * len(rollout))
+    _, components = parts.reward(rollout, [parts.answers.prompts[i] for i in prompts], [""] * len(rollout))
     model = ScalarModel.load(ModelSettings(path=models[name])).freeze()
     with torch.no_grad():
         heads = model.head_scores(rollout.sequences)

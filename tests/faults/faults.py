@@ -532,9 +532,9 @@ RECIPES = [
     Fault(
         "the same draws at every step",
         "responses are sampled with the same seeds again and again",
-        "recipes/ppo.py",
-        'derive(cfg.seed, "rollout", step, row)',
-        'derive(cfg.seed, "rollout", row)',
+        "recipes/conversation.py",
+        'derive(self.seed, "rollout", step, row)',
+        'derive(self.seed, "rollout", row)',
         "test_oracle_loop.py::test_every_step_draws_anew",
     ),
     Fault(
@@ -655,6 +655,14 @@ METHODS = [
         KIN,
     ),
     Fault(
+        "GSPO's ratio differentiated as a whole",
+        "every token gets the mean advantage of its response",
+        "algo/objective.py",
+        "ratio = (mean.detach() + (log_ratio - log_ratio.detach())).exp()",
+        "ratio = mean.exp().expand_as(log_ratio)",
+        f"{KIN} {LOOP}",
+    ),
+    Fault(
         "the whole return from each token on",
         "plain REINFORCE credits with the reward to go",
         "algo/advantage.py",
@@ -674,9 +682,17 @@ METHODS = [
         "later turns forgotten",
         "a turn is not credited with what the conversation earns after it",
         "recipes/reinforce.py",
-        "    rewards = carry_over(rewards, mask, cfg.gamma, verdict.following)\n",
+        "    rewards = carry_over(rewards, mask, cfg.gamma, verdict.turns.following)\n",
         "",
         "test_recipes_conversation.py::test_what_later_turns_earn_is_credited_to_earlier_ones",
+    ),
+    Fault(
+        "the critic does not look beyond a turn",
+        "the value of what follows a turn is taken, and the errors after it are forgotten",
+        "algo/advantage.py",
+        "reached = torch.where(follows, gamma * lam * found[0][after, 0], 0)",
+        "reached = torch.zeros_like(carry)",
+        f"{KIN} test_recipes_conversation.py",
     ),
     Fault(
         "rated responses taken for fresh ones",

@@ -124,3 +124,36 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float,
         carry = torch.where(mask[:, t], delta[:, t] + gamma * lam * carry, 0)
         advantage[:, t] = carry
     return advantage, advantage + values
+
+
+def gae_over_turns(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float, bootstrap: Tensor, following: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`gae` of a whole conversation: for the last token of a turn, V_{t+1} and A_{t+1} are those of the next turn's first.
+
+    What the partner says in between takes no time: V of the next turn is asked after it.  Without turns that follow it is
+    `gae`.
+
+    Args:
+        rewards: [B, T] reward, a turn a row.
+        values: [B, T] reward; V_t is the critic's at the state before token t.
+        mask: [B, T] bool, at least one token in each row.
+        gamma: discount per token.
+        lam: decay per token.
+        bootstrap: [B] reward; V after the last token where no turn follows, and 0 where the response ended by itself.
+        following: [B] int64, the row of the next turn of the same conversation, -1 after the last.
+
+    Returns:
+        advantage [B, T] and returns = advantage + values [B, T], both zero under the mask.
+    """
+    follows, after, last = following >= 0, following.clamp(min=0), _last(mask)
+    bootstrap = torch.where(follows, values[after, 0], bootstrap)
+    carry = torch.zeros_like(bootstrap)
+    found = gae(rewards, values, mask, gamma, lam, bootstrap)
+    for _ in range(len(rewards)):  # each pass reaches one turn further back
+        reached = torch.where(follows, gamma * lam * found[0][after, 0], 0)
+        if torch.equal(reached, carry):
+            break
+        carry = reached
+        found = gae(torch.where(last, rewards + carry[:, None], rewards), values, mask, gamma, lam, bootstrap)
+    return found

@@ -95,13 +95,15 @@ def gspo_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """-min(s A_t, clip(s, 1 - clip_low, 1 + clip_high) A_t)  with  s = (pi(y) / pi_old(y))^(1/|y|).  GSPO: Zheng et al. 2025, eqs. 5 to 7.
 
-    One ratio for the whole response, the geometric mean of its tokens', so that a response is clipped as a whole.
-    The paper gives every response the same weight: divide each by its length.
+    One ratio for the whole response, the geometric mean of its tokens'.  The paper gives every response the same weight:
+    divide each by its length.  As a number s is the same on all tokens; its gradient on token t is s grad log pi(y_t)
+    (GSPO-token, section 4.3).  Where all tokens have one advantage that is the gradient of s itself; where they differ,
+    the gradient of s would give every token the mean advantage of its response.
 
     Args:
         logp: [B, T] nats, under the policy that is trained; the only argument with a gradient.
         logp_old: [B, T] nats, under the policy that sampled.
-        advantage: [B, T] any scale; the paper's is the same for all tokens of a response.
+        advantage: [B, T] any scale; of one response all the same, or each token's own.
         mask: [B, T] bool.
         count: tokens in the whole global minibatch.
         clip_low, clip_high: how far s may fall below and rise above 1; a hundredth of what suits a token's ratio.
@@ -111,7 +113,8 @@ def gspo_loss(
     """
     log_ratio = _log_ratio(logp, logp_old, mask)
     mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    return _clipped(log_ratio, mean.exp().expand_as(log_ratio), advantage, mask, count, clip_low, clip_high)
+    ratio = (mean.detach() + (log_ratio - log_ratio.detach())).exp()  # s, with the gradient of each token's own ratio
+    return _clipped(log_ratio, ratio, advantage, mask, count, clip_low, clip_high)
 
 
 def _log_ratio(logp: Tensor, logp_old: Tensor, mask: Tensor) -> Tensor:

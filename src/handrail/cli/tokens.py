@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from handrail.batch import Sequences
     from handrail.data import Codec
 
-StageName = Annotated[str, typer.Option("--stage", help="sft, reward or ppo.")]
+StageName = Annotated[str, typer.Option("--stage", help="sft, reward, ppo, reinforce, best_of_n or relaxed.")]
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Sequences shown, 0: all of the batch.")]
 
 
@@ -140,23 +140,63 @@ def reward(cfg: Any) -> Batch:
 
 def ppo(cfg: Any) -> Batch:
     """The prompts that the policy answers first."""
-    from handrail.data import Codec, load_prompts
-    from handrail.models import load_tokenizer
+    return asked(cfg, cfg.batch_size, 1)
+
+
+def reinforce(cfg: Any) -> Batch:
+    """The prompts that the policy answers first, once for each response; or the responses that people have rated."""
+    return asked(cfg, cfg.batch_size // cfg.responses, cfg.responses) if cfg.prompts else rated(cfg)
+
+
+def best_of_n(cfg: Any) -> Batch:
+    """The prompts that are answered first, once for each of n responses."""
+    return asked(cfg, cfg.batch_size, cfg.n)
+
+
+def asked(cfg: Any, number: int, each: int) -> Batch:
+    """The first `number` prompts, each as often as it is answered; those that leave no room for an answer are left out."""
+    from handrail.data import Codec, load_prompts, within_context
+    from handrail.models import load_context, load_tokenizer
     from handrail.recipes.parts import shuffled
 
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
-    prompts = load_prompts(cfg.prompts or cfg.ratings).records  # a rated response's prompt
-    chosen = [prompts[i] for i in shuffled(len(prompts), cfg.batch_size, 0, cfg.seed)]
+    room = load_context(cfg.policy) - cfg.sampling.max_new_tokens
+    prompts, _ = within_context(codec, load_prompts(cfg.prompts).records, room)
     rows = []
-    for number, prompt in enumerate(chosen, 1):
-        ids = codec.encode_prompt(prompt)
-        rows.append(Row(f"prompt {number} of {len(chosen)}", read(codec, ids, [False] * len(ids))))
-    return Batch(rows, "trained on: what the policy writes after ▷", " ▷")
+    for place, index in enumerate(shuffled(len(prompts), number, 0, cfg.seed), 1):
+        ids = codec.encode_prompt(prompts[index])
+        for answer in range(1, each + 1):
+            head = f"prompt {place} of {number}" + (f", response {answer} of {each}" if each > 1 else "")
+            rows.append(Row(head, read(codec, ids, [False] * len(ids))))
+    later = "; later turns are asked with all that was said before" if getattr(cfg, "partner", None) else ""
+    return Batch(rows, f"trained on: what the policy writes after ▷{later}", " ▷")
 
 
-STAGES: dict[str, Callable[[Any], Batch]] = {"sft": sft, "reward": reward} | dict.fromkeys(
-    ("ppo", "reinforce", "best_of_n", "relaxed"), ppo
-)
+def rated(cfg: Any) -> Batch:
+    """The first responses that people have rated."""
+    from handrail.data import Codec, load_ratings, within_context
+    from handrail.models import load_context, load_tokenizer
+    from handrail.recipes.parts import shuffled
+
+    codec = Codec(load_tokenizer(cfg.policy), cfg.template)
+    ratings, _ = within_context(codec, load_ratings(cfg.ratings).records, load_context(cfg.policy))
+    rows = []
+    for place, index in enumerate(shuffled(len(ratings), cfg.batch_size, 0, cfg.seed), 1):
+        rating = ratings[index]
+        prompt, response = codec.encode_prompt(rating.prompt), codec.encode_response(rating.response, end=True)
+        head = f"response {place} of {cfg.batch_size}, rated {rating.score:g}"
+        rows.append(Row(head, read(codec, prompt + response, [False] * len(prompt) + [True] * len(response))))
+    return Batch(rows, "trained on: the rated response and its end")
+
+
+STAGES: dict[str, Callable[[Any], Batch]] = {
+    "sft": sft,
+    "reward": reward,
+    "ppo": ppo,
+    "reinforce": reinforce,
+    "best_of_n": best_of_n,
+    "relaxed": ppo,
+}
 
 
 def unpadded(sequences: "Sequences") -> Iterator[tuple[list[int], list[bool]]]:

@@ -110,7 +110,8 @@ def ppo(config: Config, assignments: Assignments = None) -> dict:
     """Improve a model by the reward it earns, held near where it began: PPO.
 
     Each step the policy answers prompts, the reward model or a Python function scores the answers, and the policy moves
-    a little towards what scored well. What leaving the reference costs is kl.beta.
+    a little towards what scored well. What leaving the reference costs is kl.beta. With a partner, who answers as the user,
+    conversations of several turns are learned from.
 
     Example:  [bold]handrail ppo ppo.yaml policy.path=runs/sft reward.model=runs/reward prompts.path=prompts.jsonl[/]
     """

@@ -65,17 +65,16 @@ def gather(cfg: Comparison) -> Found:
     score = "gold"
     rows, before = [], {}
     for name, keys in cfg.methods.items():
-        seeds, failed = [], []
+        seeds, failed, cfg_of_round = [], [], round_of(cfg, cfg.seeds[0], name)
         for seed in cfg.seeds:
             folder = place(cfg, seed, name)
             summary, why = read(folder / "summary.json"), read(folder / "failed.json")
             if summary and not why:
                 score = "gold" if "gold_after" in summary else "reward"
-                seeds.append(figures(folder, seed, summary, score))
+                seeds.append(figures(folder, seed, cfg_of_round.method, summary, score))
                 before[seed] = seeds[-1]["score"] - seeds[-1]["gain"]
             elif why:
                 failed.append({"seed": seed, "reason": why["reason"]})
-        cfg_of_round = round_of(cfg, cfg.seeds[0], name)
         names = [key for key in seeds[0] if key != "seed"] if seeds else []
         means = {key: Mean.of([s[key] for s in seeds if s[key] is not None]) for key in names if any(s[key] is not None for s in seeds)}
         rows.append(Row(name, cfg_of_round.method, keys, sampled(cfg_of_round), len(seeds), failed, means, seeds))
@@ -83,13 +82,13 @@ def gather(cfg: Comparison) -> Found:
     return Found(cfg.title or Path(cfg.out).name, score, start, cfg.seeds, rows, measured(cfg, score))
 
 
-def figures(folder: Path, seed: int, summary: dict[str, Any], score: str) -> dict[str, Any]:
-    """What a round's summary says, and the time and memory of its method's stage."""
+def figures(folder: Path, seed: int, method: str, summary: dict[str, Any], score: str) -> dict[str, Any]:
+    """What a round's summary says, and the time and memory of what the method alone needs."""
     of = {side: summary[f"{score}_{side}"] for side in ("before", "after")}
     values = {side: float(x["mean"] if isinstance(x, dict) else x) for side, x in of.items()}
-    method: dict[str, Any] = next((s for s in read(folder / "round.json").get("stages", [])[::-1] if s["name"] not in ("evaluation",)), {})
-    timing = folder / "round-1" / str(method.get("name")) / "timing.jsonl"
-    peaks = [memory(json.loads(line)) for line in timing.read_text().splitlines()] if timing.is_file() else []
+    stages = [stage for stage in read(folder / "round.json").get("stages", []) if own(stage, method)]
+    timings = [folder.joinpath(*Path(stage["folder"]).parts[-2:]) / "timing.jsonl" for stage in stages]
+    peaks = [memory(json.loads(line)) for timing in timings if timing.is_file() for line in timing.read_text().splitlines()]
     return {
         "seed": seed,
         "gain": values["after"] - values["before"],
@@ -97,9 +96,14 @@ def figures(folder: Path, seed: int, summary: dict[str, Any], score: str) -> dic
         "kl": summary.get("kl"),
         "win_rate": summary["win_rate"]["value"],
         "length_ratio": summary["length_ratio"],
-        "seconds": method.get("seconds"),
+        "seconds": sum(stage["seconds"] for stage in stages) if stages else None,
         "memory_mib": max(peaks) if peaks else None,
     }
+
+
+def own(stage: dict[str, Any], method: str) -> bool:
+    """Whether the method alone needs a stage: its own one in every round, and after the first also what leads to it."""
+    return stage["name"] == method or (stage["name"] != "evaluation" and Path(stage["folder"]).parent.name != "round-1")
 
 
 def memory(line: dict[str, Any]) -> float:

@@ -73,10 +73,12 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def sampled(cfg: Round) -> int:
-    """How many responses the method samples to learn from; those of the round's own labels are not counted."""
+    """How many responses the method samples to learn from, in all rounds; those of a round's own labels are not counted."""
     settings: Any = stage_settings(cfg, Path(cfg.out))[0][cfg.method]
     if cfg.method == "best_of_n":
-        return settings.steps * settings.batch_size * settings.n
-    if cfg.method == "dpo":
-        return settings.online.steps * settings.batch_size * settings.online.responses if settings.online else 0
-    return 0 if getattr(settings, "ratings", None) else settings.steps * settings.batch_size
+        count = settings.steps * settings.batch_size * settings.n
+    elif cfg.method == "dpo":
+        count = settings.online.steps * settings.batch_size * settings.online.responses if settings.online else 0
+    else:
+        count = 0 if getattr(settings, "ratings", None) else settings.steps * settings.batch_size
+    return cfg.rounds * count

@@ -103,6 +103,7 @@ class Turn(Record):
     responses: tuple[str, str]
     better: int = Field(ge=0, le=1)
     tie: bool = False
+    order: tuple[int, int] = Field((0, 1), description="order[i]: which response stood at place i on the screen")
 
     @property
     def places(self) -> tuple[int, ...]:

@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from pydantic import Field, ValidationError
+
 from handrail.errors import DataError
 from handrail.feedback.store.snapshots import Rules, Snapshot
 from handrail.records import Record
@@ -20,7 +22,11 @@ class Provenance(Record):
     labels_sha256: str
     file: str
     file_sha256: str
-    created: float
+    created: float = Field(description="when the snapshot was taken, seconds since 1970")
+    format: str = "handrail"
+    records: dict[str, int] = Field({}, description="of all files that were written with it")
+    left_out: dict[str, int] = Field({}, description="what the format cannot hold, by reason")
+    weights: dict[str, float] = Field({}, description="that labellers' rankings were given, 1 where there is none")
 
 
 def beside(path: Path) -> Path:
@@ -28,34 +34,59 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.snapshot.json")
 
 
-def write(snapshot: Snapshot, path: Path) -> Provenance:
-    """Note that the file at `path` was written from a snapshot."""
-    found = Provenance(
+def of(snapshot: Snapshot, file: str, content_sha256: str) -> Provenance:
+    """The note of a file with these bytes."""
+    return Provenance(
         snapshot=snapshot.id,
         project=snapshot.project,
         rules=snapshot.rules,
         upto=snapshot.upto,
         labels=snapshot.labels,
         labels_sha256=snapshot.sha256,
-        file=path.name,
-        file_sha256=sha256(path),
+        file=file,
+        file_sha256=content_sha256,
         created=snapshot.created,
     )
-    beside(path).write_text(json.dumps(found.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+
+
+def text(note: Provenance) -> str:
+    """The note as it stands in its file."""
+    return json.dumps(note.model_dump(mode="json"), indent=2) + "\n"
+
+
+def write(snapshot: Snapshot, path: Path) -> Provenance:
+    """Note that the file at `path` was written from a snapshot."""
+    found = of(snapshot, path.name, sha256(path))
+    beside(path).write_text(text(found), encoding="utf-8")
     return found
+
+
+def note_of(path: Path) -> Provenance | None:
+    """The note of a file, which may itself be gone; None where it has none.  Raises DataError for a damaged one."""
+    note = beside(path)
+    if not note.exists():
+        return None
+    try:
+        return Provenance.model_validate_json(note.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise DataError(f"{note}: {where}: {fault['msg']}", "the note that an export wrote", "export the file again") from None
 
 
 def read(path: Path) -> Provenance | None:
     """The note of a file; None where it has none.  Raises DataError where the file is not the one that was noted."""
-    note = beside(path)
-    if not note.exists():
-        return None
-    found = Provenance.model_validate_json(note.read_text(encoding="utf-8"))
-    if sha256(path) != found.file_sha256:
+    found = note_of(path)
+    if found is not None and sha256(path) != found.file_sha256:
         raise DataError(f"{path} is not the file that was written from snapshot {found.snapshot}", "", "export it again")
     return found
 
 
 def sha256(path: Path) -> str:
     """Of the bytes of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return digest(path.read_bytes())
+
+
+def digest(content: bytes) -> str:
+    """Of bytes."""
+    return hashlib.sha256(content).hexdigest()

@@ -22,6 +22,7 @@ from handrail.inspector.charts import (
 )
 from handrail.inspector.curves import Chart, alone, curves
 from handrail.inspector.folders import Round, finite, read_round
+from handrail.inspector.origins import origins
 from handrail.inspector.replies import chosen, differences, gain, traced, visible
 
 QUANTITIES = {  # heading and meaning of each column of the token table
@@ -121,6 +122,7 @@ def render(found: Round) -> str:
         traces=[t for run in found.last.runs for t in traced(run)],
         quantities=QUANTITIES,
         runs=[(part.number, run) for part in found.parts for run in part.runs],
+        origins=labels_of(found),
         environment=environment_of(found),
     )
 
@@ -308,6 +310,23 @@ def replies(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def labels_of(found: Round) -> list[dict[str, Any]]:
+    """The files of people's labels that the runs learned from, with the snapshots that they were written from."""
+    if not any((run.folder / "inputs.json").is_file() for part in found.parts for run in part.runs):
+        return []
+    files: dict[Path, dict[str, Any]] = {}
+    for one in origins(found.folder):
+        row = files.setdefault(
+            one.file.resolve(), {"file": str(one.file), "note": one.note, "labels": len(one.labels), "runs": [], "other": []}
+        )
+        name = one.run.name
+        if name not in row["runs"]:
+            row["runs"].append(name)
+        if one.same is False:
+            row["other"].append(name)
+    return list(files.values())
 
 
 def environment_of(found: Round) -> list[tuple[str, str]]:

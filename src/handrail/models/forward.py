@@ -37,6 +37,11 @@ class Read:
     columns: Tensor  # [N] int64, token of the sequence
 
 
+def context_of(config: Any) -> int:
+    """How many tokens a model of this config takes; one with relative positions has no bound."""
+    return getattr(config, "max_position_embeddings", None) or 2**31
+
+
 class Forward:
     """Runs a module over sequences and reads its output at chosen tokens.
 
@@ -52,7 +57,7 @@ class Forward:
         self.module, self.config, self.autocast, self.adapter = module, config, autocast, adapter
         self.adapted = list(lora_layers(module).values()) if adapter else []
         self.device = next(module.parameters()).device
-        self.context: int = getattr(config, "max_position_embeddings", None) or 2**31
+        self.context = context_of(config)
         self.recomputed = [m for m in module.modules() if getattr(m, RECOMPUTED, False)]
         take_layouts()
         self.call: Callable[..., Any] = compile_for_all_shapes(module, self.device) if compiled else module

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from handrail.errors import ModelError
 from handrail.models.adapters import add_adapter, lora_config
-from handrail.models.forward import recompute_layers
+from handrail.models.forward import context_of, recompute_layers
 from handrail.models.machine import device
 from handrail.models.settings import ModelSettings, NewModel
 from handrail.models.weights import check_finite
@@ -47,6 +47,12 @@ def load_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerBase:
         raise ModelError(f"{settings.path}: there is no tokenizer", "a tokenizer beside the model")
     tokenizer.is_encoder_decoder = bool(config.is_encoder_decoder)  # type: ignore[attr-defined]
     return tokenizer
+
+
+def load_context(settings: ModelSettings) -> int:
+    """How many tokens a model takes, without reading a weight.  Raises ModelError."""
+    name = check_origin(settings)
+    return context_of(reading(settings, lambda: AutoConfig.from_pretrained(name, **origin(settings))))
 
 
 def load_causal(settings: ModelSettings) -> PreTrainedModel:

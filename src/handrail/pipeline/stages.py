@@ -138,8 +138,9 @@ def stage(
         check()
     aside = moved_aside(folder) if stale else None
     if other is not None:
-        take_over(other, folder, {"identity": identity, "content": same, "finished": True, "seconds": 0.0})
-        log.add(name, folder, 0.0, skipped=True)
+        took = json.loads((other / NOTE).read_text())["seconds"]  # as long as it took where it was done
+        take_over(other, folder, {"identity": identity, "content": same, "finished": True, "seconds": took})
+        log.add(name, folder, took, skipped=True)
         return
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)

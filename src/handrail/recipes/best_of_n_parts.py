@@ -1,5 +1,6 @@
 """The settings of best-of-n and weighted regression, and the objects that they name: sampler, weighting, reward."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -208,24 +209,40 @@ def build(cfg: BestOfN) -> tuple[Parts, dict[str, str]]:
     policy = LanguageModel.load(cfg.policy)
     reference = LanguageModel.load_reference(cfg.policy)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
+    sampler = make_sampler(cfg, policy, reference, lambda: LanguageModel.load(cfg.policy))
+    engine, reward = NativeEngine(codec.tokenizer, codec.end_ids), load_reward(cfg.reward, cfg.policy, codec)
+    return assemble(cfg, codec, policy, reference, sampler, engine, reward, prompts, describe(loaded.described, left_out)), inputs
+
+
+def assemble(
+    cfg: BestOfN,
+    codec: Codec,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    sampler: Sampler,
+    engine: Engine,
+    reward: RewardSource,
+    prompts: list[Prompt],
+    described: str,
+) -> Parts:
+    """What the settings say of these roles: weighting, groups, optimiser."""
     parallel = Parallel()
-    parts = Parts(
+    return Parts(
         codec=codec,
         policy=policy,
         reference=reference,
-        sampler=_sampler(cfg, policy, reference),
-        reward=load_reward(cfg.reward, cfg.policy, codec),
+        sampler=sampler,
+        reward=reward,
         weighting=_weighting(cfg),
         group=torch.arange(cfg.batch_size, device=policy.device).repeat_interleave(cfg.n),
         optimizer=Optimizer({"policy": (policy.parameters(), cfg.lr)}, 0.0, cfg.max_grad_norm, parallel),
-        engine=NativeEngine(codec.tokenizer, codec.end_ids),
+        engine=engine,
         prompts=prompts,
         prompt_ids=[codec.encode_prompt(p) for p in prompts],
         temperature=cfg.sampling.temperature,
         parallel=parallel,
-        described=describe(loaded.described, left_out),
+        described=described,
     )
-    return parts, inputs
 
 
 def _weighting(cfg: BestOfN) -> Weighting:
@@ -234,12 +251,13 @@ def _weighting(cfg: BestOfN) -> Weighting:
     return ByReward(cfg.beta) if cfg.weighting == "reward" else ByAdvantage(cfg.beta, cfg.max_weight)
 
 
-def _sampler(cfg: BestOfN, policy: LanguageModel, reference: LanguageModel) -> Sampler:
+def make_sampler(cfg: BestOfN, policy: LanguageModel, reference: LanguageModel, another: Callable[[], LanguageModel]) -> Sampler:
+    """What samples; `another` loads the model that is needed where it is neither policy nor reference."""
     if cfg.rounds == cfg.steps:
         return Sampler(policy)
     if cfg.rounds == 1:
         return Sampler(reference)
-    return RoundSampler(LanguageModel.load(cfg.policy).freeze(), policy, cfg.round_steps)
+    return RoundSampler(another().freeze(), policy, cfg.round_steps)
 
 
 def trace(cfg: BestOfN, parts: Parts, sampled: Judged, weight: Tensor) -> dict[str, list]:

@@ -9,13 +9,14 @@ from typing import Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from handrail.batch import Rollout
 from handrail.config import Settings
 from handrail.data import Codec
 from handrail.evaluate import PartnerFunction
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
-from handrail.recipes.parts import derive
+from handrail.recipes.parts import derive, fingerprint, source_of
 from handrail.records import Message, Prompt
 from handrail.rollout import Engine, NativeEngine, Sampling
 
@@ -83,6 +84,11 @@ class Played:
         opening = [Message(role="user", content="Begin.")]  # templates want a user's message first, and here that is not the partner's
         system = [Message(role="system", content=self.persona)] if self.persona else []
         return Prompt(messages=tuple(system + opening + swapped))
+
+
+def partner_inputs(settings: PartnerSettings) -> dict[str, str]:
+    """Fingerprint of the partner."""
+    return {"partner": fingerprint(settings.model.path) if settings.model else source_of(settings.function)}
 
 
 def make_partner(settings: PartnerSettings) -> Partner:
@@ -154,3 +160,93 @@ def extended(conversation: Prompt, answer: str, reply: str) -> Prompt:
     """The conversation after the policy's answer and the user's reply."""
     said = (Message(role="assistant", content=answer), Message(role="user", content=reply))
     return conversation.model_copy(update={"messages": conversation.messages + said})
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What is known of a rollout's rows, each a turn of the policy."""
+
+    prompts: list[Prompt]  # the conversation so far
+    number: Tensor  # [B] int64, the row of the first turn of the conversation: the first D rows; of a single response, its own
+    following: Tensor  # [B] int64, the row of the next turn, -1 after the last
+
+    @property
+    def conversations(self) -> int:
+        """D."""
+        return int(self.number.max()) + 1
+
+    def total(self, reward: Tensor) -> Tensor:
+        """[D] what each conversation earned, from [B] what each turn did."""
+        return torch.zeros(self.conversations, dtype=reward.dtype, device=reward.device).index_add(0, self.number, reward)
+
+
+class Answers:
+    """Where fresh responses come from: one to each prompt, a conversation of one turn."""
+
+    def __init__(self, codec: Codec, engine: Engine, prompts: list[Prompt], sampling: Sampling, seed: int):
+        self.codec, self.engine, self.prompts, self.sampling, self.seed = codec, engine, prompts, sampling, seed
+        self.ids = [codec.encode_prompt(p) for p in prompts]
+
+    def act(self, policy: LanguageModel, chosen: list[int], step: int) -> tuple[Rollout, list[int]]:
+        """A rollout on these prompts, and of each row the number that `turns` wants."""
+        self.engine.sync(policy)
+        seeds = [derive(self.seed, "rollout", step, row) for row in range(len(chosen))]
+        return self.engine.generate([self.ids[i] for i in chosen], seeds, self.sampling).to(policy.device), chosen
+
+    def turns(self, numbers: list[int], device: torch.device) -> Turns:
+        """What is known of the rows of the rollout that came with these numbers."""
+        alone = torch.arange(len(numbers), device=device)
+        return Turns([self.prompts[i] for i in numbers], alone, torch.full_like(alone, -1))
+
+    def earned(self, reward: Tensor, turns: Turns) -> Tensor:
+        """[B] or [B, T] reward as the settings have it."""
+        return reward
+
+    def seen(self, turns: Turns) -> dict[str, Tensor]:
+        """[D] figures of each conversation, for the log."""
+        return {}
+
+
+class Talks(Answers):
+    """Conversations of the policy with a partner, one from each prompt, a turn a row."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        engine: Engine,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        seed: int,
+        settings: PartnerSettings,
+        context: int,
+    ):
+        super().__init__(codec, engine, prompts, sampling, seed)
+        self.settings, self.partner = settings, make_partner(settings)
+        self.room, self.done = context - sampling.max_new_tokens, Conversations()
+
+    def act(self, policy: LanguageModel, chosen: list[int], step: int) -> tuple[Rollout, list[int]]:
+        self.engine.sync(policy)
+        start, seed = [self.prompts[i] for i in chosen], derive(self.seed, "rollout", step)
+        self.done = converse(self.engine, self.codec, start, self.partner, self.settings.turns, self.room, seed, self.sampling)
+        return self.done.rollout().to(policy.device), self.done.number
+
+    def turns(self, numbers: list[int], device: torch.device) -> Turns:
+        number, following = (torch.tensor(x, device=device) for x in (numbers, self.done.following))
+        return Turns(self.done.prompts, number, following)
+
+    def earned(self, reward: Tensor, turns: Turns) -> Tensor:
+        if self.settings.reward == "each":
+            return reward
+        return torch.where((turns.following < 0).view(-1, *[1] * (reward.ndim - 1)), reward, 0)
+
+    def seen(self, turns: Turns) -> dict[str, Tensor]:
+        return {"turns": torch.bincount(turns.number).float()}
+
+
+def make_answers(
+    partner: PartnerSettings | None, codec: Codec, engine: Engine, prompts: list[Prompt], sampling: Sampling, seed: int, context: int
+) -> tuple[Answers, dict[str, str]]:
+    """Single responses, or conversations with the partner where there is one; and its fingerprint."""
+    if partner is None:
+        return Answers(codec, engine, prompts, sampling, seed), {}
+    return Talks(codec, engine, prompts, sampling, seed, partner, context), partner_inputs(partner)

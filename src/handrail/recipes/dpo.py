@@ -55,6 +55,7 @@ from handrail.recipes.parts import (
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import load_reward, reward_inputs
 from handrail.records import Ranking
+from handrail.rollout import NativeEngine
 from handrail.track import Guard, Run
 
 
@@ -183,7 +184,8 @@ def online(
     loaded = load_prompts(settings.prompts)
     prompts, left_out = within_context(codec, loaded.records, policy.context - settings.sampling.max_new_tokens)
     reward = load_reward(settings.reward, cfg.policy, codec)
-    source = Online(settings, cfg.batch_size, cfg.seed, codec, policy, reference, reward, prompts)
+    engine = NativeEngine(codec.tokenizer, codec.end_ids)
+    source = Online(settings, cfg.batch_size, cfg.seed, codec, engine, policy, reference, reward, prompts)
     return source, [], describe(loaded.described, left_out), {"prompts": loaded.sha256} | reward_inputs(settings.reward)
 
 

@@ -18,7 +18,7 @@ from handrail.recipes.parts import derive, shuffled
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import RewardSettings, RewardSource
 from handrail.records import Prompt, Ranking, Rating
-from handrail.rollout import NativeEngine, Sampling
+from handrail.rollout import Engine, Sampling
 
 Tokens = tuple[list[int], list[int]]  # of a prompt and of a response to it
 Reads = Callable[[Sequences], Tensor]  # [B, T] nats of response tokens under a model, zeros beyond each response
@@ -225,15 +225,15 @@ class Online:
         batch_size: int,
         seed: int,
         codec: Codec,
+        engine: Engine,
         model: LanguageModel,
         reference: Reads | None,
         reward: RewardSource,
         prompts: list[Prompt],
     ):
-        self.settings, self.batch_size, self.seed, self.codec = settings, batch_size, seed, codec
+        self.settings, self.batch_size, self.seed, self.codec, self.engine = settings, batch_size, seed, codec, engine
         self.model, self.reference, self.reward, self.prompts = model, reference, reward, prompts
         self.prompt_ids = [codec.encode_prompt(p) for p in prompts]
-        self.engine = NativeEngine(codec.tokenizer, codec.end_ids)
         self.labels = PAIRS[settings.pairs]
         self.steps = settings.steps
 

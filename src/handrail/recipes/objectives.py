@@ -91,7 +91,7 @@ class Clip(Reinforce):
 
 
 class Gspo(Reinforce):
-    """-min(s A, clip(s) A) with one ratio for the whole response."""
+    """-min(s A, clip(s) A) with one ratio for the whole response; each token has its own advantage all the same."""
 
     def __call__(self, logp: Tensor, logp_old: Tensor, advantage: Tensor, mask: Tensor, count: Tensor) -> Loss:
         return gspo_loss(logp, logp_old, advantage, mask, count, *self.clip)

@@ -16,7 +16,7 @@ import time
 import torch
 from torch import Tensor
 
-from handrail.algo.advantage import gae, token_rewards
+from handrail.algo.advantage import gae_over_turns, token_rewards
 from handrail.algo.kl import kl_k1
 from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
@@ -25,7 +25,6 @@ from handrail.models import groups
 from handrail.recipes.experience import minibatches, moved, widen
 from handrail.recipes.parts import (
     constant,
-    derive,
     open_run,
     prefixed,
     seed_everything,
@@ -57,9 +56,9 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             clock = [time.perf_counter()]
             seed_everything(cfg.seed, "step", step)
 
-            rollout, prompts = act(cfg, parts, step)
+            rollout, numbers = act(cfg, parts, step)
             clock.append(time.perf_counter())
-            verdict = judge(parts, rollout, prompts)
+            verdict = judge(parts, rollout, numbers)
             experience = credit(cfg, parts, rollout, verdict)
             clock.append(time.perf_counter())
             sums = {
@@ -76,7 +75,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
             if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict, prompts))
+                run.trace(step, trace(cfg, parts, experience, verdict))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.divergence.adapt(seen["kl"], len(rollout))
@@ -88,24 +87,23 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
 
 
 def act(cfg: PPO, parts: Parts, step: int) -> tuple[Rollout, list[int]]:
-    """Responses of the policy as it is now, and which prompts they answer."""
-    prompts = shuffled(len(parts.prompts), cfg.batch_size, step, cfg.seed)
-    parts.engine.sync(parts.policy)
-    seeds = [derive(cfg.seed, "rollout", step, row) for row in range(cfg.batch_size)]
-    rollout = parts.engine.generate([parts.prompt_ids[i] for i in prompts], seeds, cfg.sampling)
-    return rollout.to(parts.policy.device), prompts
+    """Responses of the policy as it is now, and of each row the number of its prompt, or of its conversation."""
+    return parts.answers.act(parts.policy, shuffled(len(parts.answers.prompts), cfg.batch_size, step, cfg.seed), step)
 
 
 @torch.no_grad()
-def judge(parts: Parts, rollout: Rollout, prompts: list[int]) -> Verdict:
+def judge(parts: Parts, rollout: Rollout, numbers: list[int]) -> Verdict:
     """Everything is computed again by the trainer, so that no difference to the engine leaks into the ratio."""
     sequences = rollout.sequences
     logp, entropy = parts.policy.logp_and_entropy(sequences, parts.temperature)
     logp_ref = parts.reference.logp(sequences, parts.temperature)
     values, after = parts.critic.values(sequences)
     texts = [parts.codec.decode(ids) for ids in rollout.responses()]
-    score, tokens, components = parts.reward.by_token(rollout, [parts.prompts[i] for i in prompts], texts)
-    return Verdict(logp, logp_ref, entropy, values, after, score, tokens, components, texts)
+    turns = parts.answers.turns(numbers, logp.device)
+    score, tokens, components = parts.reward.by_token(rollout, turns.prompts, texts)
+    score, tokens = (parts.answers.earned(x, turns) for x in (score, tokens))
+    components |= parts.answers.seen(turns)
+    return Verdict(logp, logp_ref, entropy, values, after, score, tokens, components, texts, turns)
 
 
 def credit(cfg: PPO, parts: Parts, rollout: Rollout, verdict: Verdict) -> Experience:
@@ -116,7 +114,7 @@ def credit(cfg: PPO, parts: Parts, rollout: Rollout, verdict: Verdict) -> Experi
     if cfg.rescale_rewards:
         rewards = rescale(rewards, mask)
     bootstrap = parts.reward.cut.bootstrap(verdict.after, rollout.ended)
-    advantage, returns = gae(rewards, verdict.values, mask, cfg.gamma, cfg.lam, bootstrap)
+    advantage, returns = gae_over_turns(rewards, verdict.values, mask, cfg.gamma, cfg.lam, bootstrap, verdict.turns.following)
     if cfg.whiten_advantages:
         advantage = whiten(advantage, mask)
     return Experience(rollout, verdict.logp, verdict.logp_ref, verdict.values, advantage, returns)
@@ -176,10 +174,11 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
     mask, rollout = experience.mask, experience.rollout
     kl = masked_mean(kl_k1(verdict.logp, verdict.logp_ref), mask, len(rollout))
     engine = masked_mean((verdict.logp - rollout.logp).abs(), mask)
+    earned, final = verdict.turns.total(verdict.reward), verdict.turns.following < 0
     return {
-        "reward": float(verdict.reward.mean()),
-        "reward_std": float(verdict.reward.std(correction=0)),
-        **{name: float(value.mean()) for name, value in verdict.components.items()},
+        "reward": float(earned.mean()),
+        "reward_std": float(earned.std(correction=0)),
+        **{name: float((value[final] if len(value) == len(final) else value).mean()) for name, value in verdict.components.items()},
         "kl": float(kl),
         "beta": parts.divergence.beta,
         "length": float(rollout.response_lengths.float().mean()),

@@ -23,14 +23,14 @@ from handrail.models import (
     load_tokenizer,
 )
 from handrail.parallel import Parallel
+from handrail.recipes.conversation import Answers, PartnerSettings, Turns, make_answers
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
 from handrail.recipes.experience import token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, objective, weigh
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model, reward_inputs
-from handrail.records import Prompt
-from handrail.rollout import Engine, NativeEngine, Sampling
+from handrail.rollout import NativeEngine, Sampling
 
 
 class PPO(Settings):
@@ -47,6 +47,7 @@ class PPO(Settings):
     template: Literal["auto", "chat", "plain"] = "auto"
     reward: RewardSettings
     kl: Divergence = Divergence()
+    partner: PartnerSettings | None = Field(None, description="answers as the user: conversations of several turns")
     sampling: Sampling = Sampling()
     steps: int = Field(25, ge=1)
     batch_size: int = Field(96, ge=2, description="responses a step")
@@ -107,6 +108,7 @@ class Verdict:
     tokens: Tensor  # reward of single tokens, beside the score
     components: dict[str, Tensor]  # [B] each, for the log
     texts: list[str]
+    turns: Turns
 
     @property
     def reward(self) -> Tensor:
@@ -130,9 +132,7 @@ class Parts:
     mix: Nothing
     value_loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
     optimizer: Optimizer
-    engine: Engine
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
+    answers: Answers
     temperature: float
     parallel: Parallel
     described: str
@@ -153,12 +153,13 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     roles = (separate if cfg.roles == "separate" else one_trunk)(cfg, codec)
     prompts, left_out = within_context(codec, loaded.records, roles.policy.context - cfg.sampling.max_new_tokens)
-    engine = NativeEngine(codec.tokenizer, codec.end_ids)
-    mixed, of_mix = mixture(cfg.mix, codec, roles.policy.context, cfg.seed)
-    return assemble(cfg, codec, roles, engine, prompts, mixed, describe(loaded.described, left_out)), inputs | of_mix
+    engine, context = NativeEngine(codec.tokenizer, codec.end_ids), roles.policy.context
+    answers, of_partner = make_answers(cfg.partner, codec, engine, prompts, cfg.sampling, cfg.seed, context)
+    mixed, of_mix = mixture(cfg.mix, codec, context, cfg.seed)
+    return assemble(cfg, codec, roles, answers, mixed, describe(loaded.described, left_out)), inputs | of_mix | of_partner
 
 
-def assemble(cfg: PPO, codec: Codec, roles: Roles, engine: Engine, prompts: list[Prompt], mixed: Nothing, described: str) -> Parts:
+def assemble(cfg: PPO, codec: Codec, roles: Roles, answers: Answers, mixed: Nothing, described: str) -> Parts:
     """What the settings say of these roles: reward, divergence, objective, value loss, optimiser."""
     parallel = Parallel()
     groups = {"policy": (roles.policy.parameters(), cfg.lr), "critic": (roles.critic.parameters(), cfg.critic_lr)}
@@ -175,9 +176,7 @@ def assemble(cfg: PPO, codec: Codec, roles: Roles, engine: Engine, prompts: list
         mix=mixed,
         value_loss=_value_loss(cfg.value_clip),
         optimizer=Optimizer(groups, 0.0, cfg.max_grad_norm, parallel),
-        engine=engine,
-        prompts=prompts,
-        prompt_ids=[codec.encode_prompt(p) for p in prompts],
+        answers=answers,
         temperature=cfg.sampling.temperature,
         parallel=parallel,
         described=described,
@@ -223,7 +222,7 @@ def _value_loss(clip: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor
     return lambda values, old, returns, mask, count: value_loss(values, returns, mask, count)
 
 
-def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict, prompts: list[int]) -> dict[str, list]:
+def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, list]:
     """The first rows of a step, token by token, as columns."""
     kl = kl_k1(verdict.logp, verdict.logp_ref)
     scores = {"score": verdict.reward} | {name: verdict.components[name] for name in ("gold",) if name in verdict.components}
@@ -237,5 +236,4 @@ def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict, prom
         "advantage": experience.advantage,
         "entropy": verdict.entropy,
     }
-    asked = [parts.prompts[i] for i in prompts]
-    return token_trace(cfg.run.trace_rows, parts.codec, asked, verdict.texts, experience.rollout, scores, tokens)
+    return token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)

@@ -88,9 +88,10 @@ def credit(cfg: Reinforcement, parts: Parts, rollout: Rollout, verdict: Verdict)
     mask = rollout.mask
     kl = kl_k1(verdict.logp, verdict.logp_ref)
     rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward) + verdict.tokens
-    rewards = carry_over(rewards, mask, cfg.gamma, verdict.following)
+    rewards = carry_over(rewards, mask, cfg.gamma, verdict.turns.following)
     returns, total = parts.credit(rewards, mask, cfg.gamma), whole_return(rewards, mask, cfg.gamma)[: len(verdict.group), 0]
-    baseline, factor = (x[verdict.number] if len(x) == len(total) else x for x in parts.baseline(returns, total, rollout, verdict.group))
+    found = parts.baseline(returns, total, rollout, verdict.group)
+    baseline, factor = (x[verdict.turns.number] if len(x) == len(total) else x for x in found)
     values = torch.where(mask, baseline, 0)
     advantage = torch.where(mask, (returns - values) * factor, 0)
     return Experience(rollout, verdict.logp_old, verdict.logp_ref, values, advantage, returns), total
@@ -139,8 +140,8 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
 
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:
     """What is logged of one step, before the update moved anything; the divergence unclamped, in nats a response."""
-    mask, rollout, final = experience.mask, experience.rollout, verdict.following < 0
-    earned = torch.zeros(len(verdict.group), device=mask.device).index_add(0, verdict.number, verdict.reward.float())  # of conversations
+    mask, rollout, final = experience.mask, experience.rollout, verdict.turns.following < 0
+    earned = verdict.turns.total(verdict.reward.float())
     return {
         "reward": float(earned.mean()),
         "reward_std": float(earned.std(correction=0)),

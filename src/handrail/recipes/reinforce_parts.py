@@ -16,16 +16,16 @@ from handrail.data import Codec, Source, load_prompts, load_ratings, within_cont
 from handrail.errors import DataError
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
-from handrail.recipes.conversation import Conversations, PartnerSettings, converse, make_partner
+from handrail.recipes.conversation import Answers, PartnerSettings, Turns, make_answers
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
 from handrail.recipes.experience import token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, Reinforced, objective, weigh
-from handrail.recipes.parts import Optimizer, RunSettings, derive, describe, fingerprint, machine, seed_everything, shuffled, source_of
+from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything, shuffled
 from handrail.recipes.reinforce_baseline import BaselineSettings, NoBaseline, make_baseline
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward, reward_inputs
-from handrail.records import Prompt, Rating
-from handrail.rollout import Engine, NativeEngine, Sampling
+from handrail.records import Rating
+from handrail.rollout import NativeEngine, Sampling
 
 
 class Reinforcement(Settings):
@@ -86,8 +86,6 @@ class Reinforcement(Settings):
             raise ValueError(f"batch_size {self.batch_size} does not divide by minibatches {self.minibatches}")
         if self.sampling.temperature <= 0 or self.sampling.top_k or self.sampling.top_p < 1:
             raise ValueError("a policy gradient samples the full distribution: temperature above 0, top_k 0, top_p 1")
-        if self.objective.kind == "gspo" and self.credit != "whole_return":
-            raise ValueError("gspo weighs a response as a whole, so all its tokens have one advantage: credit whole_return")
         if self.partner and self.ratings:
             raise ValueError("rated responses have no partner: give prompts and reward")
         if self.reward and self.reward.cut == "bootstrap":
@@ -106,11 +104,9 @@ class Verdict:
     score: Tensor  # [B], of whole responses
     tokens: Tensor  # reward of single tokens, beside the score
     components: dict[str, Tensor]  # [B] each, for the log
-    prompts: list[Prompt]
     texts: list[str]
-    group: Tensor  # [D] int64, equal for responses to the same prompt
-    number: Tensor  # [B] int64, the row of the first turn of the conversation: the first D rows; of a single response, its own
-    following: Tensor  # [B] int64, the row of the next turn, -1 after the last
+    group: Tensor  # [D] int64, equal for responses to the same prompt, or conversations from it
+    turns: Turns
 
     @property
     def reward(self) -> Tensor:
@@ -122,28 +118,26 @@ class Verdict:
 
 
 class Fresh:
-    """Responses of the policy as it is now, `responses` to each prompt, scored by the reward."""
+    """Responses of the policy as it is now, `responses` to each prompt, or as many conversations, scored by the reward."""
 
-    def __init__(self, cfg: Reinforcement, codec: Codec, engine: Engine, reward: RewardSource, prompts: list[Prompt]):
-        self.cfg, self.codec, self.engine, self.reward, self.prompts = cfg, codec, engine, reward, prompts
-        self.ids = [codec.encode_prompt(p) for p in prompts]
+    def __init__(self, cfg: Reinforcement, codec: Codec, answers: Answers, reward: RewardSource):
+        self.cfg, self.codec, self.answers, self.reward = cfg, codec, answers, reward
 
     def act(self, policy: LanguageModel, step: int) -> tuple[Rollout, list[int]]:
-        """A rollout, and the number of each row's prompt."""
-        k, size = self.cfg.responses, self.cfg.batch_size
-        chosen = [i for i in shuffled(len(self.prompts), size // k, step, self.cfg.seed) for _ in range(k)]
-        self.engine.sync(policy)
-        seeds = [derive(self.cfg.seed, "rollout", step, row) for row in range(size)]
-        return self.engine.generate([self.ids[i] for i in chosen], seeds, self.cfg.sampling).to(policy.device), chosen
+        """A rollout, and of each row the number of its prompt, or of its conversation."""
+        k, prompts = self.cfg.responses, self.answers.prompts
+        chosen = [i for i in shuffled(len(prompts), self.cfg.batch_size // k, step, self.cfg.seed) for _ in range(k)]
+        return self.answers.act(policy, chosen, step)
 
     def judge(self, rollout: Rollout, numbers: list[int], logp: Tensor, logp_ref: Tensor, entropy: Tensor) -> Verdict:
         """The rewards; the policy that is trained has sampled."""
-        prompts = [self.prompts[i] for i in numbers]
+        turns = self.answers.turns(numbers, logp.device)
         texts = [self.codec.decode(ids) for ids in rollout.responses()]
-        score, tokens, components = self.reward.by_token(rollout, prompts, texts)
-        alone = torch.arange(len(numbers), device=logp.device)
-        group = alone // self.cfg.responses
-        return Verdict(logp, logp, logp_ref, entropy, score, tokens, components, prompts, texts, group, alone, torch.full_like(alone, -1))
+        score, tokens, components = self.reward.by_token(rollout, turns.prompts, texts)
+        score, tokens = (self.answers.earned(x, turns) for x in (score, tokens))
+        components |= self.answers.seen(turns)
+        group = torch.arange(turns.conversations, device=logp.device) // self.cfg.responses
+        return Verdict(logp, logp, logp_ref, entropy, score, tokens, components, texts, group, turns)
 
     def kept(self, ended: Tensor) -> Tensor:
         """[B] bool, which responses are learned from."""
@@ -152,34 +146,6 @@ class Fresh:
     def kl(self, verdict: Verdict) -> Tensor:
         """[B, T] nats: k1 of the policy against the reference."""
         return kl_k1(verdict.logp, verdict.logp_ref)
-
-
-class Conversing(Fresh):
-    """Conversations of the policy with a partner, `responses` from each prompt, a turn a row."""
-
-    def __init__(self, cfg: Reinforcement, codec: Codec, engine: Engine, reward: RewardSource, prompts: list[Prompt], context: int):
-        super().__init__(cfg, codec, engine, reward, prompts)
-        assert cfg.partner
-        self.settings, self.partner = cfg.partner, make_partner(cfg.partner)
-        self.room, self.done = context - cfg.sampling.max_new_tokens, Conversations()
-
-    def act(self, policy: LanguageModel, step: int) -> tuple[Rollout, list[int]]:
-        cfg, k = self.cfg, self.cfg.responses
-        chosen = [i for i in shuffled(len(self.prompts), cfg.batch_size // k, step, cfg.seed) for _ in range(k)]
-        self.engine.sync(policy)
-        start, seed = [self.prompts[i] for i in chosen], derive(cfg.seed, "rollout", step)
-        self.done = converse(self.engine, self.codec, start, self.partner, self.settings.turns, self.room, seed, cfg.sampling)
-        return self.done.rollout().to(policy.device), self.done.number
-
-    def judge(self, rollout: Rollout, numbers: list[int], logp: Tensor, logp_ref: Tensor, entropy: Tensor) -> Verdict:
-        texts = [self.codec.decode(ids) for ids in rollout.responses()]
-        score, tokens, components = self.reward.by_token(rollout, self.done.prompts, texts)
-        number, following = (torch.tensor(x, device=logp.device) for x in (numbers, self.done.following))
-        if self.settings.reward == "last":
-            score, tokens = torch.where(following < 0, score, 0), torch.where(following[:, None] < 0, tokens, 0)
-        components["turns"] = torch.bincount(number).float()
-        group = torch.arange(int(number.max()) + 1, device=logp.device) // self.cfg.responses
-        return Verdict(logp, logp, logp_ref, entropy, score, tokens, components, self.done.prompts, texts, group, number, following)
 
 
 class Rated:
@@ -208,8 +174,8 @@ class Rated:
         group = torch.tensor([self.numbers[r.prompt.text] for r in found], device=logp.device)
         prompts, texts = [r.prompt for r in found], [r.response for r in found]
         alone, nothing = torch.arange(len(found), device=logp.device), torch.zeros_like(logp)
-        following = torch.full_like(alone, -1)
-        return Verdict(logp, logp_ref, logp_ref, entropy, score, nothing, {"rating": score}, prompts, texts, group, alone, following)
+        turns = Turns(prompts, alone, torch.full_like(alone, -1))
+        return Verdict(logp, logp_ref, logp_ref, entropy, score, nothing, {"rating": score}, texts, group, turns)
 
     def kept(self, ended: Tensor) -> Tensor:
         """[B] bool: all."""
@@ -298,10 +264,8 @@ def fresh(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Fres
     reward = load_reward(cfg.reward, cfg.policy, codec)
     inputs = {"prompts": loaded.sha256} | reward_inputs(cfg.reward)
     engine = NativeEngine(codec.tokenizer, codec.end_ids)
-    if not cfg.partner:
-        return Fresh(cfg, codec, engine, reward, prompts), describe(loaded.described, left_out), inputs
-    inputs["partner"] = fingerprint(cfg.partner.model.path) if cfg.partner.model else source_of(cfg.partner.function)
-    return Conversing(cfg, codec, engine, reward, prompts, policy.context), describe(loaded.described, left_out), inputs
+    answers, of_partner = make_answers(cfg.partner, codec, engine, prompts, cfg.sampling, cfg.seed, policy.context)
+    return Fresh(cfg, codec, answers, reward), describe(loaded.described, left_out), inputs | of_partner
 
 
 def rated(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Rated, str, dict[str, str]]:
@@ -328,4 +292,4 @@ def trace(cfg: Reinforcement, parts: Parts, experience: Experience, verdict: Ver
         "advantage": experience.advantage,
         "entropy": verdict.entropy,
     }
-    return token_trace(cfg.run.trace_rows, parts.codec, verdict.prompts, verdict.texts, experience.rollout, scores, tokens)
+    return token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)

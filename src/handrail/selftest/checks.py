@@ -86,8 +86,8 @@ def engine(folder: Path) -> list[Check]:
     tiny.make(folder)
     parts, _ = ppo.build(tiny.settings(folder, folder / "engine"))
     parts.eval()
-    parts.engine.sync(parts.policy)
-    rollout = parts.engine.generate(parts.prompt_ids * 32, list(range(64)), Sampling(max_new_tokens=8)).to(parts.policy.device)
+    parts.answers.engine.sync(parts.policy)
+    rollout = parts.answers.engine.generate(parts.answers.ids * 32, list(range(64)), Sampling(max_new_tokens=8)).to(parts.policy.device)
     with torch.no_grad():
         gap = (rollout.logp - parts.policy.logp(rollout.sequences)).abs().max()
     return [below("engine and trainer know the same probabilities", "difference", float(gap), 1e-4)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
 from handrail.recipes import ppo, ppo_parts, reinforce, reinforce_parts
+from handrail.recipes.conversation import Answers
 from handrail.recipes.mixing import Nothing
 from handrail.recipes.parts import open_run
 from handrail.recipes.reinforce_baseline import BASELINES, Learned
@@ -62,7 +63,8 @@ class Loop:
 
 def _ppo(cfg: ppo_parts.PPO, cast: Cast) -> ppo_parts.Parts:
     roles = ppo_parts.Roles(cast.policy, cast.reference, cast.critic, cast.scores)
-    return ppo_parts.assemble(cfg, cast.codec, roles, cast.engine, cast.prompts, Nothing(), "")
+    answers = Answers(cast.codec, cast.engine, cast.prompts, cfg.sampling, cfg.seed)
+    return ppo_parts.assemble(cfg, cast.codec, roles, answers, Nothing(), "")
 
 
 def _ppo_gradient(cfg: ppo_parts.PPO, parts: ppo_parts.Parts, rollout: Rollout, prompts: list[int], weight: Tensor) -> None:
@@ -74,7 +76,8 @@ def _ppo_gradient(cfg: ppo_parts.PPO, parts: ppo_parts.Parts, rollout: Rollout, 
 def _reinforce(cfg: reinforce_parts.Reinforcement, cast: Cast) -> reinforce_parts.Parts:
     assert cfg.reward
     reward = RewardSource(cfg.reward, cast.scores, cfg.policy, cast.codec)
-    source = reinforce_parts.Fresh(cfg, cast.codec, cast.engine, reward, cast.prompts)
+    answers = Answers(cast.codec, cast.engine, cast.prompts, cfg.sampling, cfg.seed)
+    source = reinforce_parts.Fresh(cfg, cast.codec, answers, reward)
     baseline = Learned(cfg.baseline, cast.critic) if cfg.baseline.kind == "value" else BASELINES[cfg.baseline.kind](cfg.baseline)
     return reinforce_parts.assemble(cfg, cast.codec, cast.policy, cast.reference, source, baseline, Nothing(), "")
 
@@ -94,7 +97,7 @@ def _of_reinforce(**converges: Any) -> Loop:
         reinforce.train,
         _reinforce_gradient,
         {"steps": 300, "batch_size": 512, "responses": 4, "lr": 0.01, "warmup": 0} | converges,
-        {"baseline": {"kind": "none"}} if converges.get("objective", {}).get("kind") == "gspo" else {"baseline": {"kind": "value"}},
+        {"baseline": {"kind": "value"}},
         {},
     )
 
@@ -124,7 +127,7 @@ LOOPS: dict[str, Loop] = {
     "rloo_importance": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "importance"}, **PASSES),
     "rloo_clip": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "ppo_clip"}, **PASSES),
     "rloo_penalty": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "ppo_penalty"}, **PASSES),
-    "gspo": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "gspo", "clip": 0.1}, epochs=2, minibatches=2, **WHOLE),
+    "gspo": _of_reinforce(**_baseline("leave_one_out"), objective={"kind": "gspo", "clip": 0.1}, **PASSES),
 }
 
 

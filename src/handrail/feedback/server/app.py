@@ -15,7 +15,9 @@ from starlette.exceptions import HTTPException
 
 from handrail import __version__
 from handrail.errors import HandrailError, InputError, StorageError
-from handrail.feedback.server import api, manage, pages
+from handrail.feedback.server import admin_pages, admin_review, api, manage, pages, review
+from handrail.feedback.server.board import Board
+from handrail.feedback.server.kept import Kept
 from handrail.feedback.server.security import LOOPBACK, Guard
 from handrail.feedback.store import Database, people
 from handrail.feedback.store.labels import Conflict, NotThere
@@ -70,9 +72,11 @@ def create_app(db: Database, settings: ServerSettings | None = None, responders:
     app = FastAPI(title="Handrail feedback", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.db, app.state.settings, app.state.responders = db, settings, dict(responders or {})
     app.state.alone = None if settings.sign_in else people.the_only_one(db)
-    app.include_router(api.router, responses=REFUSALS)
-    app.include_router(manage.router, responses=REFUSALS)
-    app.include_router(pages.router)
+    app.state.board, app.state.kept = Board(db), Kept()
+    for part in (api, manage, review):
+        app.include_router(part.router, responses=REFUSALS)
+    for part in (pages, admin_pages, admin_review):
+        app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(HandrailError, told)
     app.add_exception_handler(OperationalError, busy)

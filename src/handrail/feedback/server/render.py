@@ -2,13 +2,16 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from html import escape
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from markupsafe import Markup
 
 PLAIN = 40_000  # characters: longer text is shown as it is, markdown would take too long on it
+SHORT = 4_000  # characters: of such texts the HTML is kept for the next labeller
 JOINERS = (0x200C, 0x200D)  # part of the spelling between letters and in emoji
 INVISIBLE = re.compile(  # controls, soft hyphen, fillers, marks of direction, zero width, a choice of glyph after another, tags
     "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -21,12 +24,24 @@ def markdown(text: str) -> str:
     """Markdown as HTML."""
     if len(text) > PLAIN:
         return plain(text)
+    return often(text) if len(text) <= SHORT else mark_invisible(PARSER.render(text))
+
+
+@lru_cache(maxsize=2048)
+def often(text: str) -> str:
+    """A text that several people are shown is rendered once."""
     return mark_invisible(PARSER.render(text))
 
 
 def plain(text: str) -> str:
     """Text as it is, with its line breaks."""
     return f'<p class="plain">{mark_invisible(escape(text))}</p>'
+
+
+def line(text: str, most: int = 10_000) -> Markup:
+    """A short text within a line, such as the beginning of a prompt in a list."""
+    shortened = text if len(text) <= most else text[: most - 1].rstrip() + "…"
+    return Markup(mark_invisible(escape(shortened)))
 
 
 def mark_invisible(html: str) -> str:

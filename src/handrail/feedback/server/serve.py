@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from socket import AF_INET, AF_INET6, SO_REUSEADDR, SOL_SOCKET
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET
 from socket import socket as Socket
 
 import uvicorn
@@ -54,7 +54,7 @@ def bound(db: Database, settings: ServerSettings, responders: Mapping[str, Respo
     check(settings)
     config = uvicorn.Config(create_app(db, settings, responders), settings.host, settings.port, log_level="warning", server_header=False)
     family = AF_INET6 if ":" in settings.host else AF_INET
-    socket = Socket(family)
+    socket = Socket(family, SOCK_STREAM, IPPROTO_TCP)  # asyncio sends without delay only where the protocol is named
     socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     try:
         socket.bind((settings.host, settings.port))

@@ -8,7 +8,7 @@ labels.submit(db, person, given[0].id, Submission(key=..., answer=...))       on
 snapshot, found = snapshots.take(db, "support")
 """
 
-from handrail.feedback.store import assignment, chats, labels, people, projects, snapshots
+from handrail.feedback.store import assignment, chats, labels, people, projects, review, snapshots
 from handrail.feedback.store.database import Database
 
-__all__ = ["Database", "assignment", "chats", "labels", "people", "projects", "snapshots"]
+__all__ = ["Database", "assignment", "chats", "labels", "people", "projects", "review", "snapshots"]

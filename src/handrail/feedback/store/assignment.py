@@ -20,6 +20,7 @@ from handrail.feedback.store.tables import assignments, canonical, events, items
 
 AGO = 8  # a repeat comes after at least so many other items
 MANY = 50  # of gold items and of repeats, from which one is drawn
+WINDOW = 64  # items that are due next, from which one is drawn
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,8 @@ def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[A
             found = [replace(renewed(connection, task, a), expires=until) for a in found]
         if len(found) < count:
             number = int(connection.scalar(select(func.count()).where(mine)) or 0)
-            for item, purpose in chosen(db, connection, task, person, number, count - len(found)):
-                found.append(lease(db, connection, task, person, item, purpose, number, now))
-                number += 1
+            picked = list(chosen(db, connection, task, person, number, count - len(found)))
+            found += lease(db, connection, task, person, picked, number, now) if picked else []
     return found
 
 
@@ -96,62 +96,93 @@ def chosen(db: Database, connection: Connection, task: Task, person: Person, num
     `number` counts what the person has been given in this task so far.
     """
     practice = fresh(connection, task, person, "practice", count)
-    for item in practice:
+    for item, _ in practice:
         yield item, "practice"
-    work = fresh(connection, task, person, "work", count - len(practice))
+    work = window(db, connection, task, person, count - len(practice))
     gold = fresh(connection, task, person, "gold", MANY) if work and task.settings.gold else []
+    repeated: set[str] = set()
     for given in range(number + len(practice), number + count):
         if not work:
             return
         chance = db.chance.random()  # not from anything that a labeller knows
         if chance < task.settings.gold and gold:
-            yield gold.pop(db.chance.randrange(len(gold))), "gold"
-        elif chance > 1 - task.settings.repeats and (again := repeatable(connection, task, person, given)):
-            yield db.chance.choice(again), "repeat"
+            yield gold.pop(db.chance.randrange(len(gold)))[0], "gold"
+        elif chance > 1 - task.settings.repeats and (again := repeatable(connection, task, person, given, repeated)):
+            repeated.add(item := db.chance.choice(again))
+            yield item, "repeat"
         else:
             yield work.pop(0), "work"
 
 
-def fresh(connection: Connection, task: Task, person: Person, purpose: Purpose, count: int) -> list[str]:
-    """Items of a purpose that the person has not had, or had and let go, with room for one more; the most urgent first.
+def window(db: Database, connection: Connection, task: Task, person: Person, count: int) -> list[str]:
+    """Work for a person: of equal urgency by chance, among the items that are due next.
 
-    An item that others have begun comes before one that nobody has, so that what is labelled at all is soon complete.
+    Were it always the very next, the same few people would share all their items, and nobody's reliability could be told
+    from what the others said.
+    """
+    due = fresh(connection, task, person, "work", max(count, WINDOW) if count and task.settings.overlap > 1 else count)
+    chosen: list[str] = []
+    while due and len(chosen) < count:
+        equal = [item for item in due if item[1] == due[0][1]]
+        drawn = equal[db.chance.randrange(len(equal))] if task.settings.overlap > 1 else due[0]
+        due.remove(drawn)
+        chosen.append(drawn[0])
+    return chosen
+
+
+def fresh(connection: Connection, task: Task, person: Person, purpose: Purpose, count: int) -> list[tuple[str, float]]:
+    """Items of a purpose, with their priorities, that the person has not had, or had and let go, with room for one more.
+
+    The most urgent come first, and of these what others have begun, so that what is labelled at all is soon complete.
     """
     had = and_(assignments.c.item == items.c.id, assignments.c.person == person.id, assignments.c.state != "expired")
-    query = select(items.c.id).where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
+    query = select(items.c.id, items.c.priority)
+    query = query.where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
     if purpose == "work":
         query = query.where(items.c.taken < task.settings.overlap)
     query = query.order_by(items.c.priority.desc(), items.c.taken.desc(), items.c.position)
-    return list(connection.scalars(query.limit(count))) if count else []
+    return [(item, priority) for item, priority in connection.execute(query.limit(count))] if count else []
 
 
-def repeatable(connection: Connection, task: Task, person: Person, number: int) -> list[str]:
-    """Items that the person answered a while ago and has not seen since."""
+def repeatable(connection: Connection, task: Task, person: Person, number: int, but: set[str]) -> list[str]:
+    """Items that the person answered a while ago and has not seen since, but for some."""
     mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose == "work")
     again = select(assignments.c.item).where(assignments.c.person == person.id, assignments.c.repetition > 0)
     old = mine & (assignments.c.state == "done") & (assignments.c.number <= number - AGO) & assignments.c.item.not_in(again)
-    return list(connection.scalars(select(assignments.c.item).where(old).order_by(assignments.c.number).limit(MANY)))
+    found = connection.scalars(select(assignments.c.item).where(old).order_by(assignments.c.number).limit(MANY + len(but)))
+    return [item for item in found if item not in but]
 
 
 def lease(
-    db: Database, connection: Connection, task: Task, person: Person, item: str, purpose: Purpose, number: int, now: float
-) -> Assignment:
-    """Put the item before the person.  Where they had let it go before, it stands as it stood then."""
-    expires, repetition = now + task.settings.lease, 1 if purpose == "repeat" else 0
-    same = (assignments.c.item == item) & (assignments.c.person == person.id) & (assignments.c.repetition == repetition)
-    if purpose == "work":
-        connection.execute(update(items).where(items.c.id == item).values(taken=items.c.taken + 1))
-    before = read(connection, same)
-    if before:
-        connection.execute(update(assignments).where(same).values(state="open", leased=now, expires=expires, number=number))
-        return replace(renewed(connection, task, before[0]), state="open", leased=now, expires=expires)
-    content = content_of(connection, item)
-    order = arrangement(db, connection, item, len(content.responses))
-    values = {"id": db.opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
-    values |= {"order": order, "revision": task.revision, "shown": shown(content, order, task.revision)}
-    values |= {"leased": now, "expires": expires, "state": "open", "extra": False}
-    connection.execute(insert(assignments).values(values | {"number": number}))
-    return Assignment(**{**values, "order": tuple(order)}, content=content)  # type: ignore[arg-type]
+    db: Database, connection: Connection, task: Task, person: Person, picked: list[tuple[str, Purpose]], number: int, now: float
+) -> list[Assignment]:
+    """Put items before the person, as numbers `number` and on.  What they had let go before stands as it stood then."""
+    ids, work = [item for item, _ in picked], [item for item, purpose in picked if purpose == "work"]
+    expires, found, rows = now + task.settings.lease, [], []
+    if work:
+        connection.execute(update(items).where(items.c.id.in_(work)).values(taken=items.c.taken + 1))
+    mine = assignments.c.item.in_(ids) & (assignments.c.person == person.id)
+    before = {(one.item, one.repetition): one for one in read(connection, mine)}
+    told = connection.execute(select(items.c.id, items.c.item).where(items.c.id.in_(ids)))
+    contents = {item: Item.model_validate(content) for item, content in told}
+    labellers = assignments.c.item.in_(ids) & (assignments.c.purpose != "adjudication")
+    orders = connection.execute(select(assignments.c.item, assignments.c.order).where(labellers)).all()
+    for place, (item, purpose) in enumerate(picked, number):
+        repetition = 1 if purpose == "repeat" else 0
+        if again := before.get((item, repetition)):
+            values = {"state": "open", "leased": now, "expires": expires, "number": place}
+            connection.execute(update(assignments).where(assignments.c.id == again.id).values(values))
+            found.append(replace(renewed(connection, task, again), state="open", leased=now, expires=expires))
+            continue
+        order = arrangement(db, len(contents[item].responses), [order for of, order in orders if of == item])
+        values = {"id": db.opaque(), "item": item, "task": task.id, "person": person.id, "purpose": purpose, "repetition": repetition}
+        values |= {"order": order, "revision": task.revision, "shown": shown(contents[item], order, task.revision)}
+        values |= {"leased": now, "expires": expires, "state": "open", "extra": False}
+        rows.append(values | {"number": place})
+        found.append(Assignment(**{**values, "order": tuple(order)}, content=contents[item]))  # type: ignore[arg-type]
+    if rows:
+        connection.execute(insert(assignments), rows)
+    return found
 
 
 def renewed(connection: Connection, task: Task, found: Assignment) -> Assignment:
@@ -164,15 +195,12 @@ def renewed(connection: Connection, task: Task, found: Assignment) -> Assignment
     return replace(found, revision=task.revision, shown=digest)
 
 
-def arrangement(db: Database, connection: Connection, item: str, n: int) -> list[int]:
-    """In which order the responses stand: by chance; of two, as fewer people have been shown them."""
+def arrangement(db: Database, n: int, told: list[list[int]]) -> list[int]:
+    """In which order n responses stand: by chance; of two, as fewer people have been shown them.  `told`: all so far."""
     order = list(range(n))
     db.chance.shuffle(order)
-    if n == 2:
-        labellers = (assignments.c.item == item) & (assignments.c.purpose != "adjudication")
-        told = connection.scalars(select(assignments.c.order).where(labellers)).all()
-        if told.count(order) > told.count(order[::-1]):
-            order.reverse()
+    if n == 2 and told.count(order) > told.count(order[::-1]):
+        order.reverse()
     return order
 
 

@@ -5,10 +5,11 @@ A commit that has returned is on disk: SQLite writes ahead with synchronous=FULL
 
 import base64
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,10 @@ class Database:
         finally:
             self._one_writer.release()
 
-    def forget(self) -> None:
-        """Leave no trace of what was overwritten; PostgreSQL does it by itself in time."""
+    def tidy(self) -> None:
+        """Leave no trace of what was overwritten, as far as nobody is reading; PostgreSQL does it by itself in time."""
         if self.sqlite:
-            with closing(self.engine.raw_connection()) as raw:
+            with suppress(sqlite3.OperationalError), closing(self.engine.raw_connection()) as raw:
                 raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
 
     def lock_project(self, connection: Connection, project: int) -> None:

@@ -161,7 +161,7 @@ def chatted(standing: Standing) -> Chatted:
     """The chat so far.  Raises Conflict while nothing has been chosen, or a choice is open."""
     if not standing.turns or "better" not in standing.turns[-1]:
         raise Conflict("a turn without a choice" if standing.turns else "a chat without a turn", "choose one of the two answers first")
-    turns = [Turn.model_validate({key: t[key] for key in ("message", "responses", "better", "tie")}) for t in standing.turns]
+    turns = [Turn.model_validate({key: t[key] for key in ("message", "responses", "better", "tie", "order")}) for t in standing.turns]
     return Chatted(turns=tuple(turns))
 
 

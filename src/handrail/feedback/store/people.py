@@ -160,7 +160,7 @@ def remove(db: Database, pseudonym: str, by: Person | None = None) -> None:
         connection.execute(update(people).where(people.c.id == person.id).values(name=None, deleted=db.now()))
         connection.execute(delete(keys).where(keys.c.person == person.id))
         note(db, connection, by, "delete person", {"pseudonym": pseudonym})
-    db.forget()
+    db.tidy()
 
 
 def note(db: Database, connection: Connection, by: Person | None, action: str, detail: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from handrail.feedback.store.database import Database
 from handrail.feedback.store.labels import Acknowledged, Event, Standing, Submission, already, append, event_of, settle, stand
 from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.projects import Task
-from handrail.feedback.store.tables import assignments, canonical, events, items, people, projects, snapshots, tasks
+from handrail.feedback.store.tables import assignments, canonical, events, items, people, projects, revisions, snapshots, tasks
 from handrail.records import Record
 
 ADJUDICATION = 9  # the repetition under which an adjudicator's answer stands
@@ -51,8 +51,8 @@ def labels(db: Database, project: str, rules: Rules | None = None, upto: int | N
         return through(rules or Rules(), view(connection, project, upto))
 
 
-def view(connection: Connection, project: str, upto: int | None = None) -> list[Label]:
-    """Every answered assignment, in the order of their first events."""
+def view(connection: Connection, project: str, upto: int | None = None, only: Any = None) -> list[Label]:
+    """Every answered assignment, in the order of their first events; `only` is a condition on assignments."""
     number = project_id(connection, project)
     query = (
         select(events.c.assignment, events.c.kind, events.c.body, events.c.at, events.c.seconds)
@@ -61,18 +61,23 @@ def view(connection: Connection, project: str, upto: int | None = None) -> list[
     )
     if upto is not None:
         query = query.where(events.c.id <= upto)
+    if only is not None:
+        query = query.where(events.c.assignment.in_(select(assignments.c.id).where(only)))
     standings: dict[str, Standing] = {}
     for assignment, kind, body, at, seconds in connection.execute(query.order_by(events.c.id)):
         standings.setdefault(assignment, Standing()).apply(kind, body, at, seconds)
     columns = [assignments.c[name] for name in ("id", "item", "purpose", "repetition", "order", "revision", "shown")]
-    rows = connection.execute(
-        select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"))
+    answered = (
+        select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"), revisions.c.settings)
         .join(tasks, assignments.c.task == tasks.c.id)
+        .join(revisions, (revisions.c.task == assignments.c.task) & (revisions.c.number == assignments.c.revision))
         .join(people, assignments.c.person == people.c.id)
         .join(items, assignments.c.item == items.c.id)
         .where(tasks.c.project == number)
-    ).mappings()
-    known = {row["id"]: row for row in rows}
+    )
+    if only is not None:
+        answered = answered.where(only)
+    known = {row["id"]: row for row in connection.execute(answered).mappings()}
     return [label(project, known[a], standing) for a, standing in standings.items() if standing.answers]
 
 
@@ -87,7 +92,7 @@ def label(project: str, row: Any, standing: Standing) -> Label:
         item=row["item"],
         prompt=item.prompt,
         responses=item.responses,
-        models=item.models,
+        models=tuple(row["settings"]["models"]) if body["answer"]["kind"] == "chat" else item.models,
         answer=ANSWER.validate_python(body["answer"]),
         order=tuple(row["order"]),
         labeller=row["pseudonym"],
@@ -158,6 +163,12 @@ def again(db: Database, snapshot: str) -> tuple[Snapshot, list[Label]]:
         changed = f"the labels of snapshot {snapshot} are not what they were"
         raise InputError(changed, f"SHA-256 {made.sha256}", "somebody has changed the database")
     return made, found
+
+
+def there(db: Database, snapshot: str) -> bool:
+    """Whether there is such a snapshot."""
+    with db.read() as connection:
+        return connection.scalar(select(snapshots.c.id).where(snapshots.c.id == snapshot)) is not None
 
 
 def all_snapshots(db: Database, project: str) -> list[Snapshot]:

@@ -1,0 +1,134 @@
+"""From a trained model back to the labels: which files of labels a run was trained on, and the notes beside them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from handrail.errors import DataError, InputError
+from handrail.feedback import provenance
+from handrail.feedback.provenance import Provenance
+
+DEPTH = 3  # how far below a round's folder its run folders may stand
+LONGEST = 2**28  # bytes of a file that is searched for the ids of labels
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file of labels that a run read.
+
+    `note` says from which snapshot it was written, None where it has no note; `labels` are the ids in its lines.  `same` is
+    whether the bytes that the run was started with are those of the note: None where that cannot be told.
+    """
+
+    run: Path
+    key: str
+    file: Path
+    note: Provenance | None
+    labels: tuple[str, ...]
+    same: bool | None
+
+
+def origins(folder: Path) -> list[Origin]:
+    """The files of labels behind a run folder or a round's: its own, and those of the runs whose models it began with.
+
+    Raises InputError where there is no run, DataError for a note that does not fit its file.
+    """
+    runs = [folder] if (folder / "inputs.json").is_file() else sorted(runs_below(folder))
+    if not runs:
+        raise InputError(f"{folder}: no run folder in it", "a folder that training has written: with config.yaml and inputs.json")
+    found: dict[tuple[Path, str], Origin] = {}
+    seen: set[Path] = set()
+    while runs:
+        run = runs.pop(0)
+        if run.resolve() in seen:
+            continue
+        seen.add(run.resolve())
+        trained_on = read_inputs(run)
+        for key, value in leaves(read_config(run)):
+            path = Path(value).expanduser()
+            if (behind := run_of(path)) is not None:
+                runs.append(behind)
+            for file in files_at(path):
+                origin = origin_of(run, key, file, trained_on)
+                if origin is not None:
+                    found.setdefault((file.resolve(), str(run)), origin)
+    return list(found.values())
+
+
+def runs_below(folder: Path) -> Iterator[Path]:
+    """The run folders in a round's folder."""
+    for depth in range(1, DEPTH + 1):
+        yield from (path.parent for path in folder.glob("/".join(["*"] * depth) + "/inputs.json"))
+
+
+def run_of(path: Path) -> Path | None:
+    """The run folder that a path names, as itself or as its model; None where it names none."""
+    return next((one for one in (path, path.parent) if one != Path() and path.is_dir() and (one / "inputs.json").is_file()), None)
+
+
+def files_at(path: Path) -> list[Path]:
+    """The file itself, also where only its note is left, or the files with notes in a folder."""
+    if path.is_dir():
+        return [note.with_name(note.name.removesuffix(".snapshot.json")) for note in sorted(path.glob("*.snapshot.json"))]
+    return [path] if path.is_file() or (path.name and provenance.beside(path).is_file()) else []
+
+
+def origin_of(run: Path, key: str, file: Path, trained_on: set[str]) -> Origin | None:
+    """What is known of a file; None where it holds no labels of a store."""
+    note = provenance.note_of(file)
+    labels = ids_in(file)
+    if note is None and not labels:
+        return None
+    return Origin(run, key, file, note, labels, note.file_sha256 in trained_on if note else None)
+
+
+def ids_in(file: Path) -> tuple[str, ...]:
+    """The ids of labels that the lines of a file carry, each once, in order."""
+    if file.suffix not in (".jsonl", ".ndjson", ".json") or not file.is_file() or file.stat().st_size > LONGEST:
+        return ()
+    found: dict[str, None] = {}
+    with file.open("rb") as lines:
+        for line in lines:
+            if b'"label' not in line:
+                continue
+            try:
+                told = json.loads(line)
+            except ValueError:
+                continue
+            for name in ("label", "label_id") if isinstance(told, dict) else ():
+                if isinstance(told.get(name), str) and told[name]:
+                    found[told[name]] = None
+    return tuple(found)
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The settings of a run.  Raises DataError."""
+    try:
+        found = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{run / 'config.yaml'}: cannot be read: {error}", "the config that the run wrote") from error
+    return found if isinstance(found, dict) else {}
+
+
+def read_inputs(run: Path) -> set[str]:
+    """The SHA-256s of what a run was started with.  Raises DataError."""
+    try:
+        return {str(value) for value in json.loads((run / "inputs.json").read_bytes())["inputs"].values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{run / 'inputs.json'}: cannot be read: {error}", "what the run wrote at its start") from error
+
+
+def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, text) of every text in settings that could be a path."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from leaves(value, prefix)
+    elif isinstance(settings, str) and 0 < len(settings) < 1000 and "\n" not in settings and "\0" not in settings:
+        yield prefix, settings
