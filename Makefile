@@ -13,7 +13,7 @@ test: $(VENV)/.dev check
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Every planted fault must make a test fail.
 faults: $(VENV)/.dev

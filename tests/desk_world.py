@@ -77,13 +77,15 @@ class World:
         return f"{self.address}/enter/{people.issue(self.db, person, 'link')}"
 
     def task(self, name: str, items: list[Item], **settings: object) -> Task:
+        """A task whose items come in this order."""
         made = projects.make_task(
             self.db,
             "garden",
             name,
             TaskSettings.model_validate({"kind": name.split("-")[0], "title": name.capitalize(), "overlap": 8, **settings}),
         )
-        projects.take_in(self.db, made, items)
+        in_order = [item.model_copy(update={"priority": -float(place)}) for place, item in enumerate(items)]
+        projects.take_in(self.db, made, in_order)
         return made
 
 
