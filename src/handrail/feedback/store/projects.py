@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from handrail.errors import InputError
 from handrail.feedback.kinds import Item, TaskSettings, fits
@@ -115,6 +115,14 @@ def read_tasks(connection: Connection, project: str | None = None, person: Perso
     return [Task(*row[:4], settings=TaskSettings.model_validate(row[4])) for row in connection.execute(query)]
 
 
+SETTINGS = select(revisions.c.settings).where(revisions.c.task == bindparam("task"), revisions.c.number == bindparam("number"))
+
+
+def settings_of(connection: Connection, task: int, revision: int) -> TaskSettings:
+    """The settings of one revision."""
+    return TaskSettings.model_validate(connection.scalar(SETTINGS, {"task": task, "number": revision}))
+
+
 def settings_at(connection: Connection, task: int) -> dict[int, TaskSettings]:
     """The settings of each revision."""
     rows = connection.execute(select(revisions.c.number, revisions.c.settings).where(revisions.c.task == task))
@@ -164,23 +172,27 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
     return TakenIn(len(there) - before, len(found) - (len(there) - before))
 
 
+WORK = select(func.count()).where(items.c.task == bindparam("task"), items.c.purpose == "work")
+PURPOSES = assignments.c.purpose.in_(bindparam("purposes", expanding=True))
+STATES = select(assignments.c.state, func.count()).where(assignments.c.task == bindparam("task"), PURPOSES)
+GIVEN = STATES.where(assignments.c.state.in_(("done", "open")), ~assignments.c.extra).group_by(assignments.c.state)
+THEIRS = STATES.where(assignments.c.person == bindparam("person")).group_by(assignments.c.state)
+
+
 def progress(db: Database, task: Task, person: Person | None = None) -> dict[str, int]:
     """How far a task is: items, labels wanted and there; and of a person: done and skipped.
 
     For a labeller gold items and repeats count as work does: what a number does after an answer must not tell them apart.
     """
     with db.read() as connection:
-        work = (items.c.task == task.id) & (items.c.purpose == "work")
-        counted = int(connection.scalar(select(func.count()).where(work)) or 0)
+        counted = int(connection.scalar(WORK, {"task": task.id}) or 0)
         blind = person is not None and not person.admin
         purposes = ("work", "gold", "repeat") if blind else ("work",)
-        given = (assignments.c.task == task.id) & assignments.c.purpose.in_(purposes) & ~assignments.c.extra
-        labels, out = (int(connection.scalar(select(func.count()).where(given, assignments.c.state == s)) or 0) for s in ("done", "open"))
-        wanted = counted * task.settings.overlap
-        found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": out}
+        given = dict(connection.execute(GIVEN, {"task": task.id, "purposes": purposes}).tuples().all())
+        wanted, labels = counted * task.settings.overlap, given.get("done", 0)
+        found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": given.get("open", 0)}
         if person is not None:
-            mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose != "adjudication")
-            counts = connection.execute(select(assignments.c.state, func.count()).where(mine).group_by(assignments.c.state))
-            states = {state: count for state, count in counts}
-            found |= {"yours": states.get("done", 0), "skipped": states.get("skipped", 0)}
+            purposes = ("work", "gold", "repeat", "practice")
+            mine = dict(connection.execute(THEIRS, {"task": task.id, "purposes": purposes, "person": person.id}).tuples().all())
+            found |= {"yours": mine.get("done", 0), "skipped": mine.get("skipped", 0)}
     return found
