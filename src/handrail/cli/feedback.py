@@ -128,9 +128,11 @@ def take_in(
         found = found or projects.make_task(open_store, project, task, settings)
         done = projects.take_in(open_store, found, read.items)
     out.print(f"[green]✓[/] {done.new:,} items into {project}/{task}; {done.known:,} were there already")
+    if done.work:
+        out.print(Text(f"  {done.work:,} of these were put up as work, without a right answer, and stay so: they check nobody", "yellow"))
     for reason, number in read.left_out.items():
         out.print(Text(f"  left out: {reason} ({number:,})", "dim"))
-    return {"project": project, "task": task, "new": done.new, "known": done.known, "read": read.records, "left_out": read.left_out}
+    return {"project": project, "task": task, "new": done.new, "known": done.known, "work": done.work, "read": read.records, "left_out": read.left_out}
 
 
 def has(db: "Database", project: str) -> bool:

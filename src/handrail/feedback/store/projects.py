@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from handrail.errors import InputError
-from handrail.feedback.kinds import Item, TaskSettings, fits
+from handrail.feedback.kinds import Item, TaskSettings, fits, right_of
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import NAME, Person, note, project_id
 from handrail.feedback.store.tables import assignments, canonical, items, members, projects, revisions, tasks
@@ -135,16 +135,26 @@ def content_of(item: Item) -> str:
     return hashlib.sha256(canonical(told).encode()).hexdigest()
 
 
+CONTENT = select(items.c.item).where(items.c.id == bindparam("item"))
+
+
 @dataclass(frozen=True)
 class TakenIn:
-    """How many items came in; of those that were there already, the priority is now the one given."""
+    """How many items came in; of those that were there already, the priority is now the one given.
+
+    `work` counts those of the latter that were given with a right answer and stay what they are: work, which checks nobody.
+    """
 
     new: int
     known: int
+    work: int = 0
 
 
 def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None = None) -> TakenIn:
-    """Put items into a task, all of them or none.  Raises InputError, with the number of the item."""
+    """Put items into a task, all of them or none.
+
+    Raises InputError, with the number of the item, where one does not fit the task, or its right answer contradicts another.
+    """
     for number, item in enumerate(found, 1):
         try:
             fits(task.settings, item)
@@ -152,15 +162,19 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
             raise InputError(f"item {number}: {error.found}", error.allowed, error.remedy) from error
     with db.write() as connection:
         db.lock_task(connection, task.id)
-        there: dict[str, str] = {
-            content: number for content, number in connection.execute(select(items.c.content, items.c.id).where(items.c.task == task.id))
-        }
-        before, position, rows = len(there), len(there), []
-        for item in found:
+        query = select(items.c.content, items.c.id).where(items.c.task == task.id)
+        there: dict[str, str] = dict(connection.execute(query).tuples().all())
+        before, position, rows, work = len(there), len(there), [], 0
+        new: dict[str, Item] = {}
+        for number, item in enumerate(found, 1):
             content = content_of(item)
             if content in there:
                 connection.execute(update(items).where(items.c.id == there[content]).values(priority=item.priority))
+                if right_of(item):
+                    known = new.get(content) or Item.model_validate(connection.scalar(CONTENT, {"item": there[content]}))
+                    work += asked_as_work(known, item, f"item {number} for task {task.name}")
                 continue
+            new[content] = item
             there[content] = db.opaque()
             values = {"id": there[content], "task": task.id, "position": position, "content": content, "created": db.now()}
             purpose = "practice" if item.practice else "gold" if item.gold is not None else "work"
@@ -169,7 +183,15 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
         if rows:
             connection.execute(insert(items), rows)
         note(db, connection, by, "import", {"project": task.project, "task": task.name, "new": len(rows)})
-    return TakenIn(len(there) - before, len(found) - (len(there) - before))
+    return TakenIn(len(there) - before, len(found) - (len(there) - before), work)
+
+
+def asked_as_work(known: Item, item: Item, where: str) -> bool:
+    """Whether the item that is there has no right answer.  Raises InputError where it has another one."""
+    if known.gold is not None and right_of(known) != right_of(item):
+        found = f"{where}: its right answer is another than the one that is there to the same question"
+        raise InputError(found, "one right answer to a question", "leave it away, or put it into another task")
+    return known.gold is None
 
 
 WORK = select(func.count()).where(items.c.task == bindparam("task"), items.c.purpose == "work")
