@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from handrail.cli import app, feedback_models
 from handrail.errors import InputError, ModelError
+from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.store import Database, people, projects, review, snapshots
 from handrail.records import Message
 from office_world import in_order, work, write_lines
@@ -79,14 +82,57 @@ def test_items_are_taken_in_once_and_project_and_task_are_made(here: Path) -> No
         (("serve", "--host", "0.0.0.0"), "without --public"),
         (("serve", "--chat", "nothing"), "--chat nothing"),
         (("serve", "--chat", "sft=./nowhere"), "there is no such folder"),
+        (("serve", "--db", "nowhere/feedback.db"), "there is no folder nowhere"),
+        (("serve", "--db", "."), "a folder"),
+        (("serve", "--db", "responses.jsonl"), "file is not a database"),
+        (("serve", "--db", "others.db"), "a database of another program, with the table theirs"),
+        (("import", "responses.jsonl", "--project", "p", "--task", "t", "--kind", "rank", "--db", "nowhere/x.db"), "there is no folder"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(here: Path, arguments: tuple[str, ...], found: str) -> None:
     (here / "broken.jsonl").write_text('{"prompt": "fine", "text": "a"}\n{"prompt"\n')
+    with sqlite3.connect(here / "others.db") as raw:
+        raw.execute("create table theirs (x)")
     before = sorted(here.iterdir())
     error = call(*arguments, status=2)["error"]
     assert found in error["found"] and error["allowed"]
     assert sorted(here.iterdir()) == before
+
+
+def test_a_taken_port_is_found_before_anything_is_made(here: Path) -> None:
+    before = sorted(here.iterdir())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        error = call("serve", "--port", str(taken.getsockname()[1]), status=2)["error"]
+    assert "cannot be used" in error["found"] and "--port" in error["remedy"]
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_typing_error_makes_no_project(here: Path) -> None:
+    given = ("responses.jsonl", "--task", "round-1", "--kind", "rank", "--project")
+    call("import", *given, "support")
+    error = call("import", *given, "suport", status=2)["error"]
+    assert error["found"] == "there is no project 'suport'" and error["allowed"] == "one of support"
+    assert error["remedy"].startswith("did you mean 'support'?") and "--new" in error["remedy"]
+    assert [project["name"] for project in call("status")["projects"]] == ["support"]
+    assert call("import", *given, "other", "--new")["new"] == 12
+    assert [project["name"] for project in call("status")["projects"]] == ["support", "other"]
+
+
+def test_an_invitation_leads_to_where_the_app_is_served_and_says_so_where_it_is_not(here: Path) -> None:
+    ranked(here)
+    told = call("invite", "One", "--project", "support")
+    assert told["link"].startswith("http://127.0.0.1:8000/enter/") and told["answers"] is False
+    db = Database.open("feedback.db")
+    with served(db, ServerSettings(port=0)) as address:
+        people.announce(db, address)
+        told = call("invite", "Two", "--project", "support")
+        assert told["link"].startswith(f"{address}/enter/") and told["answers"] is True
+        assert people.peek(db, told["link"].rsplit("/", 1)[1]) is not None, "looking whether it works does not use it up"
+    said = CliRunner(env={"COLUMNS": "400", "TERM": "dumb"}).invoke(app, ["feedback", "invite", "Three"]).stdout
+    assert f"{address}/enter/" in said and f"does not answer at {address} now" in said and "serve --db feedback.db" in said
+    db.close()
 
 
 def test_somebody_is_invited_and_deleted(here: Path) -> None:
@@ -198,8 +244,11 @@ def test_ctrl_c_ends_it_cleanly_and_the_first_link_is_told(here: Path) -> None:
     env, pipe = os.environ | {"PYTHONUNBUFFERED": "1"}, subprocess.PIPE
     app_process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=here, env=env)
     assert app_process.stdout is not None
-    address, link = app_process.stdout.readline(), app_process.stdout.readline()
+    made, address, link = (app_process.stdout.readline() for _ in range(3))
+    assert made == "a new store: feedback.db\n"
     assert "http://127.0.0.1:" in address and "/enter/" in link
+    told = call("invite", "One", "--admin")
+    assert told["link"].startswith(address.split()[-1] + "/enter/") and told["answers"] is True
     with open(f"/proc/{app_process.pid}/maps") as maps:
         assert "libtorch" not in maps.read()
     app_process.send_signal(signal.SIGINT)

@@ -1,7 +1,6 @@
 """Files that people are to be asked about: what is read, what is refused, and in which words."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from handrail.errors import DataError, InputError
 from handrail.feedback import uploads
-from handrail.feedback.kinds import Compared, Criterion, Item, Rated, TaskSettings
+from handrail.feedback.kinds import Compared, Item, TaskSettings
 from handrail.feedback.store import Database, projects
 from handrail.records import Prompt
 
@@ -25,7 +24,7 @@ def test_two_right_answers_to_one_question_are_refused_by_their_lines_and_so_is_
     lines = [gold(1, 2), gold(1, 2, prompt="q"), gold(1, 2, responses=("b", "a")), gold(1, 3)]
     read = uploads.read(b"\n".join(lines), "gold.jsonl", PAIRS, as_="gold")
     assert [item.prompt.text for item in read.items] == ["q"], "which of the two is right, the file does not say"
-    with pytest.raises(DataError, match="gold.jsonl, line 3: its right answer is another than that of line 1") as refused:
+    with pytest.raises(DataError, match=r"gold\.jsonl, line 3: its right answer is another than that of line 1") as refused:
         read.whole()
     assert refused.value.allowed == "one right answer to a question" and "keep the line that is right" in refused.value.remedy
     same = uploads.read(gold(1, 2) + b"\n" + gold(2, 4, responses=("a", "b")), "gold.jsonl", PAIRS, as_="gold").whole()
@@ -64,8 +63,8 @@ def test_plain_comparisons_are_asked_about_or_are_gold(row: dict) -> None:
 
 
 def test_a_table_or_a_list_is_refused_with_the_command_that_makes_lines_of_it(tmp_path: Path) -> None:
-    table = b"\xef\xbb\xbfprompt,chosen,rejected\r\np,good,\"bad, or worse\"\r\n"
-    with pytest.raises(DataError, match="answers.csv: a table with the columns 'prompt', 'chosen', 'rejected'") as refused:
+    table = b'\xef\xbb\xbfprompt,chosen,rejected\r\np,good,"bad, or worse"\r\n'
+    with pytest.raises(DataError, match=r"answers\.csv: a table with the columns 'prompt', 'chosen', 'rejected'") as refused:
         uploads.read(table, "answers.csv", PAIRS)
     assert "a comparison (prompt, chosen, rejected)" in refused.value.allowed
     (tmp_path / "answers.csv").write_bytes(table.removeprefix(b"\xef\xbb\xbf"))
@@ -73,6 +72,6 @@ def test_a_table_or_a_list_is_refused_with_the_command_that_makes_lines_of_it(tm
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     [item] = uploads.read((tmp_path / "answers.jsonl").read_bytes(), "answers.jsonl", PAIRS).whole().items
     assert item.responses == ("good", "bad, or worse")
-    with pytest.raises(DataError, match="all.json: one list in JSON") as refused:
+    with pytest.raises(DataError, match=r"all\.json: one list in JSON") as refused:
         uploads.read(b' [\n{"prompt": "p"}]', "all.json", TaskSettings(kind="demonstrate"))
     assert "all.jsonl" in refused.value.remedy

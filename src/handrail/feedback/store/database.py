@@ -121,7 +121,7 @@ class Database:
 
 
 def connect(where: str) -> Engine:
-    """An engine.  Raises InputError for a URL of another kind."""
+    """An engine.  Raises InputError for a URL of another kind, StorageError where no file can be made."""
     try:
         url = make_url(where) if "://" in where else URL.create("sqlite", database=where)
     except ArgumentError as error:
@@ -130,9 +130,12 @@ def connect(where: str) -> Engine:
         if not url.database or url.database == ":memory:":
             raise InputError("a database in memory", "one that is on disk", "give a path")
         path = Path(url.database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o600)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be made: {error.strerror}", "a place that can be written", "give another path") from error
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY, "check_same_thread": False}}
         engine = create_engine(url, pool_size=20, max_overflow=40, hide_parameters=True, **options)
         event.listen(engine, "connect", prepare)

@@ -172,6 +172,20 @@ def note(db: Database, connection: Connection, by: Person | None, action: str, d
     connection.execute(insert(audit).values(at=db.now(), person=by.id if by else None, action=action, detail=detail))
 
 
+def announce(db: Database, address: str) -> None:
+    """Remember where people open the app."""
+    with db.write() as connection:
+        note(db, connection, None, "serve", {"address": address})
+
+
+def last_address(db: Database) -> str:
+    """Where people opened the app when it was last served; "" where it never was."""
+    query = select(audit.c.detail).where(audit.c.action == "serve").order_by(audit.c.id.desc()).limit(1)
+    with db.read() as connection:
+        found = connection.scalar(query)
+    return str(found["address"]) if found else ""
+
+
 def log(db: Database, limit: int = 200, before: int | None = None) -> list[dict[str, Any]]:
     """The audit log, the newest first; by somebody who is deleted, the pseudonym is left; None: the command line."""
     query = select(audit.c.id, audit.c.at, people.c.pseudonym.label("by"), audit.c.action, audit.c.detail).outerjoin(people)
