@@ -1,18 +1,22 @@
 """`handrail feedback`: what goes in, what comes out, and the way back from a trained model to its labels."""
 
+import html
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from handrail.cli import app, feedback_models
+from handrail.cli import app, feedback_models, feedback_trace
 from handrail.errors import InputError, ModelError
 from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.store import Database, people, projects, review, snapshots
@@ -212,6 +216,40 @@ def test_a_policy_leads_back_to_each_answer(here: Path) -> None:
     assert len(call("trace", "runs/ppo")["origins"][0]["labels"]) == 12, "the note is enough"
     (here / "rankings.jsonl.snapshot.json").unlink()
     assert "none of its files comes from" in call("trace", "runs/ppo", status=2)["error"]["found"]
+
+
+def test_the_way_back_finds_its_store_and_takes_the_beginning_of_an_id(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from handrail.inspector import write_report
+
+    (here / "stores").mkdir()
+    call("import", "responses.jsonl", "--project", "support", "--task", "round-1", "--kind", "rank", "--db", "stores/a b.db")
+    db = Database.open(here / "stores/a b.db")
+    work(db, projects.find_task(db, "support", "round-1"), people.invite(db, "One", to=["support"]), in_order)
+    db.close()
+    taken = call("export", "labels/rankings.jsonl", "--project", "support", "--db", "stores/a b.db")
+    run = run_folder(here / "runs/reward", "data:\n  path: labels/rankings.jsonl\n", {"data": taken["files"]["labels/rankings.jsonl"]})
+    (run / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0, "accuracy": 0.5}\n')
+    [origin] = call("trace", "runs/reward")["origins"]
+    ids = [one["id"] for one in origin["labels"]]
+    page = write_report(Path("runs/reward"), here / "report.html").read_text(encoding="utf-8")
+    command = html.unescape(re.search("<code>(handrail feedback trace .*?)</code>", page)[1])  # type: ignore[index]
+    assert shlex.split(command)[-2:] == ["--db", "stores/a b.db"]
+    told = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"}).invoke(app, shlex.split(command)[1:]).stdout
+    lines = told.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split()[:1] == ["label"])
+    shown = [line.split()[0] for line in lines[head + 1 : head + 13]]
+    for label, beginning in zip(ids, shown, strict=True):
+        assert len(beginning) >= 8 and label.startswith(beginning), "an id in a narrow table can be given back"
+    assert call("trace", "runs/reward", f"--label={shown[3]}")["label"]["id"] == ids[3]
+    alike = [SimpleNamespace(id=name) for name in ("abc-1", "abc-2", "abc")]
+    assert (
+        feedback_trace.meant("abc", [(origin, alike)])[1].id == "abc" and feedback_trace.meant("abc-2", [(origin, alike)])[1].id == "abc-2"
+    )
+    with pytest.raises(InputError, match="3 labels begin with 'ab'"):
+        feedback_trace.meant("ab", [(origin, alike)])
+    monkeypatch.setenv("THE_STORE", str(here / "stores/a b.db"))
+    assert len(call("trace", "runs/reward", "--db", "$THE_STORE")["origins"][0]["labels"]) == 12
+    assert "no such environment variable" in call("trace", "runs/reward", "--db", "$OTHER", status=2)["error"]["found"]
 
 
 def test_lines_without_a_note_lead_back_by_their_ids_and_another_store_is_refused(here: Path) -> None:

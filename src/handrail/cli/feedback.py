@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handrail.cli import feedback_files, feedback_trace
-from handrail.cli.feedback_store import STORE, Db, Project, file_of, read_bytes, store
+from handrail.cli.feedback_store import STORE, Db, Project, read_bytes, store
 from handrail.cli.frame import out, verb
 from handrail.errors import InputError
 
@@ -111,6 +111,7 @@ def take_in(
     """
     from handrail.feedback import uploads
     from handrail.feedback.store import projects
+    from handrail.feedback.store.database import file_of
 
     if gold and practice:
         raise InputError("--gold and --practice", "one of the two")

@@ -62,12 +62,13 @@ def export(
         raise InputError(f"snapshot {taken.id} is one of project {taken.project}", f"one of {project}", "see `handrail feedback status`")
     if target.suffix:
         name, content = exports.only(made)
-        note = notes[name].model_copy(update={"file": target.name})
+        note = notes[name].model_copy(update={"file": target.name, "store": provenance.seen_from(target.parent, db)})
         write_file(target, content)
         write_file(provenance.beside(target), provenance.text(note).encode())
         files = {str(target): note.file_sha256}
     else:
-        write_folder(target, exports.with_notes(made, notes))
+        seen = provenance.seen_from(target, db)
+        write_folder(target, exports.with_notes(made, {name: note.model_copy(update={"store": seen}) for name, note in notes.items()}))
         files = {str(target / name): note.file_sha256 for name, note in notes.items()}
     out.print(Text.assemble(("✓ ", "green"), f"{taken.labels:,} labels in {target}, snapshot {taken.id}"))
     out.print(Text(f"  {made.described}", "dim"))

@@ -1,5 +1,6 @@
 """What the verbs of `handrail feedback` share: the store, opened when the work begins."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,12 +25,17 @@ Project = Annotated[str, typer.Option("--project", metavar="NAME", help="The pro
 @contextmanager
 def store(where: str, *, make: bool = False) -> Iterator["Database"]:
     """The store while the block lasts; without `make` it must be there.  Raises InputError, StorageError."""
+    from handrail.feedback.store import Database
+    from handrail.feedback.store.database import file_of
+
+    if where.startswith("$"):  # as a round's settings name it
+        if where[1:] not in os.environ:
+            raise InputError(f"{where}: there is no such environment variable", "the one that holds the store's URL", GIVE)
+        where = os.environ[where[1:]]
     path = file_of(where)
     new = path is not None and not path.exists()
     if path is not None:
         check(path, make)
-    from handrail.feedback.store import Database
-
     db = Database.open(where)
     try:
         if new:
@@ -37,12 +43,6 @@ def store(where: str, *, make: bool = False) -> Iterator["Database"]:
         yield db
     finally:
         db.close()
-
-
-def file_of(where: str) -> Path | None:
-    """The file of a store on SQLite; None for one on a server."""
-    found = where.removeprefix("sqlite:///")
-    return None if "://" in found else Path(found)
 
 
 def check(path: Path, make: bool) -> None:

@@ -61,7 +61,7 @@ def ask_people(cfg: Round, number: int, responses: Path, earlier: Sequence[Path]
     weights = {one.labeller: one.weight for one in reliability(sheet(labels, "rank")).labellers} if asked.weights else {}
     rest = ranked_by_crew(cfg, number, items[len(theirs) :], out.with_name("feedback.db")) if asked.simulated else []
     write_records(out, [*before(earlier), *rankings_of(labels, weights), *rest])
-    provenance.write(snapshot, out)
+    provenance.write(snapshot, out, asked.db)
 
 
 def to_rank(responses: Path) -> list[Item]:

@@ -157,6 +157,17 @@ def prepare(raw: Any, _: Any) -> None:
         raw.execute(f"PRAGMA {pragma}")
 
 
+def file_of(where: str) -> Path | None:
+    """The file of a store on SQLite; None for one on a server."""
+    found = where.removeprefix("sqlite:///")
+    return None if "://" in found else Path(found)
+
+
+def without_password(url: str) -> str:
+    """The URL of a store, with nothing in it that is secret."""
+    return make_url(url).set(password=None).render_as_string(hide_password=False)
+
+
 def shown(where: str) -> str:
     """A database without its password."""
     try:
