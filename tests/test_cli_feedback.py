@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from handrail.cli import app, feedback_models, feedback_trace
 from handrail.errors import InputError, ModelError
+from handrail.feedback.kinds import Rated
 from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.store import Database, people, projects, review, snapshots
 from handrail.records import Message
@@ -174,6 +175,20 @@ def test_an_export_has_its_note_and_comes_out_the_same_again(here: Path) -> None
     call("export", "trl", "--project", "support", "--format", "trl")  # an earlier export is replaced
     assert "beside rules" in call("export", "x.jsonl", "--project", "support", "--snapshot", "0", "--flagged", status=2)["error"]["found"]
     assert "no format" in call("export", "x.jsonl", "--project", "support", "--format", "tarot", status=2)["error"]["found"]
+
+
+def test_ratings_become_wanted_and_unwanted_about_a_threshold(here: Path) -> None:
+    call("import", "responses.jsonl", "--project", "support", "--task", "scales", "--kind", "rate")
+    db = Database.open("feedback.db")
+    rated = lambda given: Rated(ratings=tuple({"overall": float(len(text) // 5 + 1)} for text in given.responses))  # noqa: E731
+    work(db, projects.find_task(db, "support", "scales"), people.invite(db, "One", to=["support"]), rated)
+    db.close()
+    for more, wanted in (((), {4.0: True, 2.0: False}), (("--threshold", "3.5"), {4.0: True, 3.0: False, 2.0: False})):
+        call("export", "ratings.jsonl", "--project", "support", "--format", "trl", *more)
+        rows = [json.loads(line) for line in (here / "ratings.jsonl").read_text().splitlines()]
+        assert {row["score"]: row["label"] for row in rows} == wanted
+    refused = call("export", "x.jsonl", "--project", "support", "--threshold", "3", status=2)["error"]
+    assert refused["found"] == "--threshold 3 with format handrail" and not (here / "x.jsonl").exists()
 
 
 def test_an_archive_restored_gives_the_same_snapshot(here: Path) -> None:
