@@ -216,6 +216,7 @@ def reward_model(found: Round) -> dict[str, Any] | None:
     return {
         "sentence": accuracy_sentence(reached, figures.get("length alone")),
         "share": part,
+        "people": words.agreement(found.summary.get("agreement")),
         "disagreement": words.disagreement(own.get("disagreement")),
         "accuracy": share_chart(shares, "Accuracy on held-out pairs") if shares else None,
         "calibration": calibration_chart(bins) if bins else None,
