@@ -1,6 +1,7 @@
 """Files that people are to be asked about: what is read, what is refused, and in which words."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from handrail.errors import DataError, InputError
 from handrail.feedback import uploads
-from handrail.feedback.kinds import Compared, Item, TaskSettings
+from handrail.feedback.kinds import ANSWER, Compared, Item, TaskSettings
 from handrail.feedback.store import Database, projects
 from handrail.records import Prompt
 
@@ -75,3 +76,25 @@ def test_a_table_or_a_list_is_refused_with_the_command_that_makes_lines_of_it(tm
     with pytest.raises(DataError, match=r"all\.json: one list in JSON") as refused:
         uploads.read(b' [\n{"prompt": "p"}]', "all.json", TaskSettings(kind="demonstrate"))
     assert "all.jsonl" in refused.value.remedy
+
+
+def test_the_items_in_the_documentation_can_be_imported(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/feedback.md").read_text(encoding="utf-8").split("### Items of your own")[1].split("\n## ")[0]
+    example = page.split("```json\n")[1].split("```")[0]
+    read = uploads.read(example.encode(), "feedback.md", PAIRS).whole()
+    assert [(item.practice, item.gold is not None, item.priority) for item in read.items] == [
+        (True, True, 0.0),
+        (False, True, 0.0),
+        (False, False, 2.0),
+    ]
+    assert read.items[0].explanation and read.items[1].models == ("sft", "ppo") and not read.left_out
+    db = Database.open(tmp_path / "f.db")
+    projects.make_project(db, "p")
+    assert projects.take_in(db, projects.make_task(db, "p", "t", PAIRS), read.items).new == 3
+    db.close()
+    for answer in re.findall(r'`(\{"kind".*?\})`', page):
+        assert ANSWER.validate_json(answer).kind in answer
+    fields = [re.findall("`([a-z]+)`", row.split("|")[1]) for row in page.split("|---|---|---|\n")[1].split("\n\n")[0].splitlines()]
+    values = {"responses": ["a", "b"], "places": [1, 2], "score": 3, "priority": 1.0}
+    made = [uploads.record_of(json.dumps({name: values.get(name, name) for name in row}).encode(), "row") for row in fields]
+    assert [type(record).__name__ for record in made] == ["Item", "Response", "Ranking", "Ranking", "Rating", "Demonstration", "Item"]
