@@ -116,9 +116,9 @@ def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
     reward = here["reward"]
     stage(log, "reward", Path(reward.out), plain(reward), reads(reward), lambda: reward_recipe.run(reward))
     if cfg.labels == "people":
-        asked = {"seed": reward.seed, "held_out": reward.held_out, "simulated": cfg.people.simulated}
+        split = {"seed": reward.seed, "held_out": reward.held_out, "simulated": cfg.people.simulated}
         learned = files(rankings) | {reward.out: fingerprint(reward.out)}
-        stage(log, "agreement", folder / "agreement", asked, learned, lambda: agree(cfg, reward, rankings, folder / "agreement"))
+        stage(log, "agreement", folder / "agreement", split, learned, lambda: agree(cfg, reward, rankings, folder / "agreement"))
 
 
 def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:

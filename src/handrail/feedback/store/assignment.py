@@ -6,11 +6,11 @@ gold items and repeats are slipped in by chance, at the shares that the task set
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from handrail.feedback.kinds import Item, Purpose
 from handrail.feedback.store.database import Database
@@ -234,6 +234,6 @@ def read_one(connection: Connection, assignment: str) -> Assignment:
     return assigned(connection.execute(ONE, {"assignment": assignment}).mappings().one())
 
 
-def assigned(row: Mapping[str, Any]) -> Assignment:
+def assigned(row: RowMapping) -> Assignment:
     """A row of WHOLE."""
     return Assignment(**{**row, "order": tuple(row["order"]), "content": Item.model_validate(row["content"])})

@@ -209,12 +209,13 @@ def progress(db: Database, task: Task, person: Person | None = None) -> dict[str
     with db.read() as connection:
         counted = int(connection.scalar(WORK, {"task": task.id}) or 0)
         blind = person is not None and not person.admin
-        purposes = ("work", "gold", "repeat") if blind else ("work",)
-        given = dict(connection.execute(GIVEN, {"task": task.id, "purposes": purposes}).tuples().all())
+        counts = connection.execute(GIVEN, {"task": task.id, "purposes": ("work", "gold", "repeat") if blind else ("work",)})
+        given: dict[str, int] = {state: count for state, count in counts}
         wanted, labels = counted * task.settings.overlap, given.get("done", 0)
         found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": given.get("open", 0)}
         if person is not None:
             purposes = ("work", "gold", "repeat", "practice")
-            mine = dict(connection.execute(THEIRS, {"task": task.id, "purposes": purposes, "person": person.id}).tuples().all())
+            counts = connection.execute(THEIRS, {"task": task.id, "purposes": purposes, "person": person.id})
+            mine: dict[str, int] = {state: count for state, count in counts}
             found |= {"yours": mine.get("done", 0), "skipped": mine.get("skipped", 0)}
     return found
