@@ -10,6 +10,7 @@ from handrail.track.storage import storing, sync_folder
 if TYPE_CHECKING:
     import pyarrow
 
+GROUP = 128  # rows that are read together, so that one response of a large batch costs little
 _NAME = re.compile(r"^step-(\d{6,})\.parquet$")
 
 
@@ -25,7 +26,7 @@ def write_trace(folder: Path, step: int, columns: dict[str, list[Any]]) -> Path:
         folder.mkdir(exist_ok=True)
         try:
             with temporary.open("wb") as stream:
-                pyarrow.parquet.write_table(table, stream, compression="zstd")
+                pyarrow.parquet.write_table(table, stream, compression="zstd", row_group_size=GROUP)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
