@@ -64,6 +64,7 @@ class Witness:
             lengths = first.response_lengths.tolist()
             texts = {i: self.codec.pieces([i])[0] for i in ids.unique().tolist()}
             self.held[f"{name}_top"] = [[[texts[i] for i in place] for place in ids[b, :n].tolist()] for b, n in enumerate(lengths)]
+            self.held[f"{name}_top_ids"] = [ids[b, :n].tolist() for b, n in enumerate(lengths)]
             self.held[f"{name}_top_logp"] = [logp[b, :n].tolist() for b, n in enumerate(lengths)]
 
     def saw(self, index: Tensor, count: Tensor, weight: Tensor, numbers: dict[str, Tensor]) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.terms import FLOOR, Pass, Rules, array, gains, passes, rescaled
+from handrail.inspector.server.terms import Pass, Rules, array, gains, passes, rescaled
+
+TINY = "10^{−8}"  # what is added to a variance before its root is divided by
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,13 @@ def reward(row: dict[str, Any], rules: Rules, at: int) -> Block | None:
     scaled = rescaled(row, rules)
     if rules.rescaled and scaled is not None:
         mean, std = float(row["rewards_mean"]), float(row["rewards_std"])
-        numbers = f"({n(rewards[at])} − {p(mean)}) / √({n(std)}² + {n(FLOOR)}) + {p(mean)}"
+        numbers = f"({n(rewards[at])} − {p(mean)}) / √({n(std)}² + {TINY}) + {p(mean)}"
         lines.append(Line("r_t ← (r_t − m) / √(s^2 + 10^{−8}) + m", numbers, n(scaled[at]), "rescaled"))
-    whole = "The score of the whole response stands on its last token, this one." if last else "The score of the whole response stands on its last token."
+    whole = (
+        "The score of the whole response stands on its last token, this one."
+        if last
+        else "The score of the whole response stands on its last token."
+    )
     acts = " The divergence acts in the loss, not here." if rules.in_loss else ""
     return Block("Reward", lines, whole + acts)
 
@@ -100,7 +106,9 @@ def critic_credit(row: dict[str, Any], rules: Rules, at: int) -> list[Block]:
     then = float(row["advantage_after"]) if last else gained[at + 1]
     decay = rules.gamma * rules.lam
     ended = " Here the response ends: nothing follows." if last and not after and not then else ""
-    surprise = Line("δ_t = r_t + γ V_{t+1} − V_t", f"{n(rewards[at])} + {n(rules.gamma)} × {p(after)} − {p(values[at])}", n(delta[at]), "delta")
+    surprise = Line(
+        "δ_t = r_t + γ V_{t+1} − V_t", f"{n(rewards[at])} + {n(rules.gamma)} × {p(after)} − {p(values[at])}", n(delta[at]), "delta"
+    )
     gae = Line("A_t = δ_t + γλ A_{t+1}", f"{n(delta[at])} + {n(rules.gamma)} × {n(rules.lam)} × {p(then)}", n(gained[at]), "gae")
     told = Line("R_t = A_t + V_t", f"{n(gained[at])} + {p(values[at])}", n(returns[at]), "return")
     table = {
@@ -123,7 +131,7 @@ def whitened(row: dict[str, Any], gained: np.ndarray, advantage: np.ndarray, at:
     mean, std = finite(row.get("advantages_mean")), finite(row.get("advantages_std"))
     if mean is None or std is None:
         return None
-    numbers = f"({n(gained[at])} − {p(mean)}) / √({n(std)}² + {n(FLOOR)})"
+    numbers = f"({n(gained[at])} − {p(mean)}) / √({n(std)}² + {TINY})"
     line = Line("Â_t = (A_t − m) / √(s^2 + 10^{−8})", numbers, n(advantage[at]), "advantage")
     return Block("Whitening", [line], "Mean and standard deviation are those of all tokens of the step.")
 
@@ -212,7 +220,7 @@ def others(row: dict[str, Any], rules: Rules, one: Pass, at: int) -> list[Block]
             near = old[at] + float(np.clip(one.values[at] - old[at], -rules.value_clip, rules.value_clip))
             numbers = f"½ × max(({n(one.values[at])} − {p(returns[at])})², ({n(near)} − {p(returns[at])})²)"
             line = Line("L_V = ½ max((V_θ − R_t)^2, (V_{near} − R_t)^2)", numbers, n(one.value[at]), "value")
-        blocks.append(Block("Critic", [line], "V_θ is what the critic says in this pass."))
+        blocks.append(Block("Critic", [line], "What the critic says in this pass, against its target."))
     if rules.entropy_coef and one.entropy is not None:
         blocks.append(Block("Entropy", [Line("H_t = −Σ_v π_θ(v) log π_θ(v)", "over the whole vocabulary", n(one.entropy[at]), "entropy")]))
     return blocks

@@ -104,7 +104,9 @@ class Runs:
         values = [value for line in metrics if (value := finite(line.get(key))) is not None]
         thin = max(1, len(values) // POINTS)
         times = [line["time"] for line in timing if isinstance(line.get("time"), float | int)]
-        last = {name: value for name in ("reward", "gold", "kl", "length") if metrics and (value := finite(metrics[-1].get(name))) is not None}
+        last = {
+            name: value for name in ("reward", "gold", "kl", "length") if metrics and (value := finite(metrics[-1].get(name))) is not None
+        }
         return {
             "path": entry.path,
             "stage": entry.title,
@@ -127,7 +129,9 @@ def is_run(folder: Path) -> bool:
 
 def seconds(line: dict[str, Any]) -> float:
     """What the parts of a step took together."""
-    return sum(value for name, value in line.items() if name not in ("step", "time", "memory_mib", "device_mib") and finite(value) is not None)
+    return sum(
+        value for name, value in line.items() if name not in ("step", "time", "memory_mib", "device_mib") and finite(value) is not None
+    )
 
 
 def state(folder: Path) -> str:

@@ -63,7 +63,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass made of a response.  Arrays over its tokens; `loss` is a token's part of the minibatch's loss, once divided by `count`."""
+    """What one pass made of a response, in arrays over its tokens; `loss` divided by `count` is a token's part of the minibatch's."""
 
     update: int
     count: int
@@ -95,7 +95,9 @@ def passes(row: dict[str, Any], rules: Rules, step: int, penalty: float) -> list
     found = []
     for number, logp in enumerate(logps):
         update, count, weight = (row[f"pass_{name}"][number] for name in ("update", "count", "weight"))
-        seen = {name: np.array(row[f"pass_{name}"][number], np.float64) if row.get(f"pass_{name}") else None for name in ("value", "entropy")}
+        seen = {
+            name: np.array(row[f"pass_{name}"][number], np.float64) if row.get(f"pass_{name}") else None for name in ("value", "entropy")
+        }
         found.append(one_pass(row, rules, step, penalty, (update, count, weight), np.array(logp, np.float64), advantage, old, seen))
     return found
 
