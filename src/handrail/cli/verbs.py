@@ -2,6 +2,7 @@
 
 import importlib
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -312,5 +313,6 @@ def inspect(runs: Runs = Path("runs"), port: Port = 8001, open_it: Open = False)
         if open_it:
             webbrowser.open(where)
 
-    serve(runs, port, begun)
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
+        serve(runs, port, begun)
     return {"runs": str(runs)}
