@@ -174,18 +174,24 @@ def test_what_has_no_number_comes_last_either_way(root):
         assert set(shown(asking(root), by="score", falling=falling)[-2:]) == {(1, 0), (1, 2)}
 
 
+def in_order(rows: Rows, name: str = "score") -> list[float]:
+    """What the rows are sorted by, in the order of the rows."""
+    rows.order(name, False, "", None)
+    return np.concatenate([part[name] for part in rows._gathered["numbers"].found]).tolist()
+
+
 def test_a_step_that_comes_and_one_that_is_done_again(root):
     run = made_run(root / "run", steps=2, rows=2)
     rows = Rows(run / "tokens")
     rows.refresh()
-    assert len(rows) == 4 and rows.numbers()["score"].tolist() == [0, -1, 1, 0]
+    assert len(rows) == 4 and in_order(rows) == [0, -1, 1, 0]
     add_step(run, 2, 3)
     rows.refresh()
     assert len(rows) == 7 and rows.place(4) == (2, 0) and rows.place(3) == (1, 1)
     time.sleep(0.01)
     add_step(run, 2, 1, score=[8.0])  # from a checkpoint before it
     rows.refresh()
-    assert len(rows) == 5 and rows.numbers()["score"].tolist() == [0, -1, 1, 0, 8]
+    assert len(rows) == 5 and in_order(rows) == [0, -1, 1, 0, 8]
 
 
 def test_numbers_of_a_trace_without_them_are_taken_from_its_tokens(root):
@@ -194,8 +200,19 @@ def test_numbers_of_a_trace_without_them_are_taken_from_its_tokens(root):
     tokens = parquet.read_table(run / "tokens/step-000000.parquet")["kl"].to_pylist()
     rows = Rows(run / "tokens")
     rows.refresh()
-    np.testing.assert_allclose(rows.numbers()["kl_sum"], [sum(row) for row in tokens], rtol=1e-6)
-    assert rows.numbers()["length"].tolist() == [len(row) for row in tokens] and found["in_step"] == 1
+    np.testing.assert_allclose(in_order(rows, "kl_sum"), [sum(row) for row in tokens], rtol=1e-6)
+    assert in_order(rows, "length") == [len(row) for row in tokens] and found["in_step"] == 1
+
+
+def test_a_long_run_shows_what_was_read_so_far_and_goes_on(root):
+    run = made_run(root / "run", steps=20, rows=2)
+    rows = Rows(run / "tokens")
+    rows.refresh()
+    order, share = rows.order("score", True, "answer", None, seconds=0)
+    assert 0 < len(order) < len(rows) and len(order) == round(share * len(rows))
+    while share < 1:
+        order, share = rows.order("score", True, "answer", None, seconds=0)
+    assert len(order) == len(rows) and order[0] == 38
 
 
 def test_only_the_row_group_that_is_asked_for_is_read(root, monkeypatch):

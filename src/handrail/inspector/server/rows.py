@@ -1,36 +1,46 @@
 """The sampled responses of a run: a row each over all its traced steps, read by column and by range.
 
-Row numbers count over the steps in order.  What a table is sorted by is read once and kept, a few bytes a row; the texts of
-what is on the screen are read when they are.
+Row numbers count over the steps in order.  What rows are sorted and chosen by is read once and kept, a few bytes a row, for
+a moment at each question: a long run shows what has been read so far and goes on.  The texts of what is on the screen are
+read when they are.
 """
 
 import re
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import pyarrow
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 
 from handrail.inspector.server.traces import NUMBERS, column, groups, numbers
 from handrail.track.traces import trace_steps
 
-SLICE = 0.35  # seconds that a search through texts takes before what it has found so far is shown
-KEPT = 24  # orders of rows that are remembered: 4 bytes a row each
+SLICE = 0.4  # seconds that a question reads for before what has been found so far is shown
+READERS = 4  # files at once: reading and unpacking lets go of Python's own lock
+KEPT = 24  # searches and orders of rows that are remembered, 1 and 4 bytes a row each
+Read = Callable[[Path], Any]
 
 
-@dataclass
-class Search:
-    """A search through the texts that has come as far as `done` steps; `found` says of each row whether it has the words."""
+class Gathered:
+    """What is read of one file after the other; `found` has an entry a step, for as many steps as were reached."""
 
-    words: str
-    done: int = 0
-    found: list[np.ndarray] = field(default_factory=list)
+    def __init__(self, read: Read):
+        self.read, self.found = read, list[Any]()
+
+    def go_on(self, paths: list[Path], until: float) -> None:
+        """Read further steps until that time, and of one group at least."""
+        with ThreadPoolExecutor(READERS) as readers:
+            while len(self.found) < len(paths):
+                self.found += readers.map(self.read, paths[len(self.found) : len(self.found) + 2 * READERS])
+                if time.monotonic() > until:
+                    return
 
 
 class Rows:
@@ -41,17 +51,16 @@ class Rows:
         self.steps: list[int] = []
         self.starts = np.zeros(1, dtype=np.int64)  # of each step the number of its first row, and how many there are in all
         self._stamps: list[int] = []
-        self._numbers: list[dict[str, np.ndarray]] = []
-        self._prompts: list[np.ndarray] = []
         self._codes: dict[str, int] = {}
+        self._gathered: OrderedDict[str, Gathered] = OrderedDict()
         self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
-        self._searches: OrderedDict[str, Search] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def path(self, step: int) -> Path:
+        """The file of a step."""
         return self.folder / f"step-{step:06d}.parquet"
 
     def refresh(self) -> None:
@@ -63,17 +72,15 @@ class Rows:
                 kept += 1
             if kept == len(steps) == len(self.steps):
                 return
-            self.steps, self._stamps = steps[:kept], self._stamps[:kept]
-            counts = np.diff(self.starts[: kept + 1]).tolist()
-            for step in steps[kept:]:
-                path = self.path(step)
-                counts.append(parquet.read_metadata(path).num_rows)
-                self._stamps.append(path.stat().st_mtime_ns)
-                self.steps.append(step)
-            self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-            self._numbers, self._prompts = self._numbers[:kept], self._prompts[:kept]
+            paths = [self.path(step) for step in steps[kept:]]
+            with ThreadPoolExecutor(READERS) as readers:
+                fresh = list(readers.map(lambda path: parquet.read_metadata(path).num_rows, paths))
+            self.steps = steps
+            self._stamps = self._stamps[:kept] + [path.stat().st_mtime_ns for path in paths]
+            self.starts = np.concatenate([[0], np.cumsum(np.diff(self.starts[: kept + 1]).tolist() + fresh)]).astype(np.int64)
+            for gathered in self._gathered.values():
+                del gathered.found[kept:]
             self._orders.clear()
-            self._searches.clear()
 
     def _same(self, place: int) -> bool:
         # A few of the newest are enough: a step is written anew only when the run goes on from before it.
@@ -84,69 +91,58 @@ class Rows:
         at = int(np.searchsorted(self.starts, row, side="right")) - 1
         return at, row - int(self.starts[at])
 
-    def numbers(self) -> dict[str, np.ndarray]:
-        """[rows] of each number that rows are sorted by; NaN where a trace has none."""
-        with self._lock:
-            for step in self.steps[len(self._numbers) :]:
-                self._numbers.append(numbers(self.path(step)))
-            parts = self._numbers
-        return {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0, np.float32) for name in NUMBERS}
+    def order(self, by: str, falling: bool, words: str, prompt: int | None, seconds: float = SLICE) -> tuple[np.ndarray, float]:
+        """Row numbers as they are shown, and the share of the steps that was read for it so far.
 
-    def prompts(self) -> np.ndarray:
-        """[rows] a number for each prompt, the same for rows that answer the same."""
-        with self._lock:
-            for step in self.steps[len(self._prompts) :]:
-                ids = column(self.path(step), "prompt_id")
-                coded = pyarrow.array(ids).dictionary_encode() if not isinstance(ids, pyarrow.Array) else ids.dictionary_encode()
-                codes = np.array([self._codes.setdefault(str(one), len(self._codes)) for one in coded.dictionary.to_pylist()], np.int32)
-                self._prompts.append(codes[coded.indices.to_numpy(zero_copy_only=False)])
-        return np.concatenate(self._prompts) if self._prompts else np.zeros(0, np.int32)
-
-    def order(self, by: str, falling: bool, words: str, prompt: int | None) -> tuple[np.ndarray, float]:
-        """Row numbers as they are shown, and the share of the texts that has been searched for `words` so far.
-
-        `prompt` keeps the rows that answer the prompt of that row.
+        `words` must stand in the text; `prompt` keeps the rows that answer the prompt of that row.
         """
-        search = self._search(words) if words else None
-        share = 1.0 if search is None else search.done / max(1, len(self.steps))
-        key = (by, falling, words, prompt, search.done if search else 0, len(self))
         with self._lock:
-            if key in self._orders:
-                self._orders.move_to_end(key)
-                return self._orders[key], share
-        kept = np.arange(len(self), dtype=np.int32)
-        if search is not None:
-            found = np.concatenate([*search.found, np.zeros(0, bool)])
-            kept = kept[: len(found)][found]
-        if prompt is not None and 0 <= prompt < len(self):
-            codes = self.prompts()
-            kept = kept[codes[kept] == codes[prompt]]
-        if by in NUMBERS:
-            values = self.numbers()[by][kept]
-            values = np.where(np.isnan(values), np.inf, -values if falling else values)  # what has none comes last either way
-            kept = kept[np.argsort(values, kind="stable")]
-        elif falling:
-            kept = kept[::-1]
-        with self._lock:
-            self._orders[key] = kept
-            if len(self._orders) > KEPT:
+            wanted: dict[str, Gathered] = {}
+            if by in NUMBERS:
+                wanted["numbers"] = self._of("numbers", numbers)
+            if words:
+                wanted["words"] = self._of(f"words:{words}", partial(having, words))
+            if prompt is not None:
+                wanted["prompts"] = self._of("prompts", self._coded)
+            paths, until = [self.path(step) for step in self.steps], time.monotonic() + seconds
+            for gathered in wanted.values():
+                gathered.go_on(paths, until)
+            reached = min([len(paths), *(len(gathered.found) for gathered in wanted.values())])
+            key = (by, falling, words, prompt, reached)
+            if key not in self._orders:
+                parts = {name: gathered.found[:reached] for name, gathered in wanted.items()}
+                self._orders[key] = self._ordered(by, falling, prompt, reached, parts)
+            self._orders.move_to_end(key)
+            while len(self._orders) > KEPT:
                 self._orders.popitem(last=False)
-        return kept, share
+            return self._orders[key], reached / max(1, len(paths))
 
-    def _search(self, words: str) -> Search:
-        """The search for these words, a little further than before."""
-        with self._lock:
-            search = self._searches.setdefault(words, Search(words))
-            self._searches.move_to_end(words)
-            if len(self._searches) > KEPT:
-                self._searches.popitem(last=False)
-            until = time.monotonic() + SLICE
-            while search.done < len(self.steps) and time.monotonic() < until:
-                path = self.path(self.steps[search.done])
-                texts = column(path, "response")
-                search.found.append(has(texts, words))
-                search.done += 1
-        return search
+    def _of(self, name: str, read: Read) -> Gathered:
+        found = self._gathered.setdefault(name, Gathered(read))
+        self._gathered.move_to_end(name)
+        while len(self._gathered) > KEPT:
+            self._gathered.popitem(last=False)
+        return found
+
+    def _coded(self, path: Path) -> np.ndarray:
+        """[rows] a number for each prompt, the same for rows that answer the same."""
+        ids = column(path, "prompt_id").dictionary_encode()
+        codes = np.array([self._codes.setdefault(str(one), len(self._codes)) for one in [*ids.dictionary.to_pylist(), None]], np.int32)
+        return codes[ids.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+    def _ordered(self, by: str, falling: bool, prompt: int | None, reached: int, parts: dict[str, list[Any]]) -> np.ndarray:
+        kept = np.arange(int(self.starts[reached]), dtype=np.int32)
+        if "words" in parts:
+            kept = kept[np.concatenate([*parts["words"], np.zeros(0, bool)])]
+        if prompt is not None and 0 <= prompt < len(self):
+            at, inside = self.place(prompt)
+            mine = self._coded(self.path(self.steps[at]))[inside]
+            kept = kept[np.concatenate([*parts["prompts"], np.zeros(0, np.int32)])[kept] == mine]
+        if by in NUMBERS:
+            values = np.concatenate([*(part[by] for part in parts["numbers"]), np.zeros(0, np.float32)])[kept]
+            values = np.where(np.isnan(values), np.inf, -values if falling else values)  # what has none comes last either way
+            return kept[np.argsort(values, kind="stable")]
+        return kept[::-1] if falling else kept
 
     def window(self, order: np.ndarray, start: int, count: int) -> list[dict[str, Any]]:
         """`count` rows of the table from `start`: where they stand, their texts and numbers."""
@@ -155,22 +151,24 @@ class Rows:
         for row in wanted:
             by_step.setdefault(self.place(row)[0], []).append(row)
         found: dict[int, dict[str, Any]] = {}
-        for at, rows in by_step.items():
-            first, path = int(self.starts[at]), self.path(self.steps[at])
-            named = ["prompt", "response", *(name for name in ("ended", "gold", *NUMBERS))]
-            inside = [row - first for row in rows]
-            plain = groups(path, named, inside)
-            for row, values in zip(rows, plain, strict=True):
-                found[row] = {"row": row, "step": self.steps[at], "in_step": row - first, **values}
+        named = ["prompt", "response", "ended", "gold", *NUMBERS]
+
+        def read(at: int) -> list[dict[str, Any]]:
+            return groups(self.path(self.steps[at]), named, [row - int(self.starts[at]) for row in by_step[at]])
+
+        with ThreadPoolExecutor(READERS) as readers:
+            for (at, rows), values in zip(by_step.items(), readers.map(read, by_step), strict=True):
+                for row, one in zip(rows, values, strict=True):
+                    found[row] = {"row": row, "step": self.steps[at], "in_step": row - int(self.starts[at]), **one}
         return [found[row] for row in wanted]
 
 
-def has(texts: pyarrow.Array, words: str) -> np.ndarray:
-    """[rows] bool: all the words stand in the text, whatever their case; "several words" in quotes stand as they are."""
-    parts = [a or b for a, b in re.findall(r'"([^"]+)"|(\S+)', words)]
+def having(words: str, path: Path) -> np.ndarray:
+    """[rows] bool: all the words stand in the response, whatever their case; "several words" in quotes stand as they are."""
+    texts = column(path, "response")
     found = np.ones(len(texts), bool)
-    for part in parts:
-        found &= pc.match_substring(texts, part, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
+    for quoted, bare in re.findall(r'"([^"]+)"|(\S+)', words):
+        found &= pc.match_substring(texts, quoted or bare, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
     return found
 
 

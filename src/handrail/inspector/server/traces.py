@@ -39,17 +39,11 @@ class Kept:
 KEPT = Kept()
 
 
-def names(file: parquet.ParquetFile) -> set[str]:
-    """The columns of a file."""
-    return set(file.schema_arrow.names)
-
-
 def column(path: Path, name: str) -> pyarrow.Array:
     """A whole column; nulls where the file has none of this name."""
     with parquet.ParquetFile(path, memory_map=True) as file:
-        if name not in names(file):
-            return pyarrow.nulls(file.metadata.num_rows, pyarrow.string())
-        return whole(file.read([name], use_threads=False)[name])
+        table = file.read([name], use_threads=False)
+        return whole(table[name]) if table.num_columns else pyarrow.nulls(file.metadata.num_rows, pyarrow.string())
 
 
 def whole(chunked: pyarrow.ChunkedArray) -> pyarrow.Array:
@@ -59,19 +53,17 @@ def whole(chunked: pyarrow.ChunkedArray) -> pyarrow.Array:
 
 def numbers(path: Path) -> dict[str, np.ndarray]:
     """[rows] float32 of each of NUMBERS; where a file has only what stands at the tokens it is taken from there."""
-    with parquet.ParquetFile(path, memory_map=True) as file:
-        there = names(file)
-        rows = file.metadata.num_rows
-        wanted = [name if name in there else OF_TOKENS.get(name, "") for name in NUMBERS]
-        table = file.read([name for name in wanted if name in there], use_threads=False)
-    found = {}
-    for name, source in zip(NUMBERS, wanted, strict=True):
-        if source not in there:
-            found[name] = np.full(rows, np.nan, np.float32)
-        elif source == name:
-            found[name] = plain(whole(table[name]))
-        else:
-            found[name] = of_lists(name, whole(table[source]))
+    found: dict[str, np.ndarray] = {}
+    with parquet.ParquetFile(path, memory_map=True) as file:  # columns that are not there are not read, without an error
+        table = file.read(list(NUMBERS), use_threads=False)
+        older = file.read([OF_TOKENS[name] for name in OF_TOKENS if name not in table.column_names], use_threads=False)
+        for name in NUMBERS:
+            if name in table.column_names:
+                found[name] = plain(whole(table[name]))
+            elif OF_TOKENS.get(name) in older.column_names:
+                found[name] = of_lists(name, whole(older[OF_TOKENS[name]]))
+            else:
+                found[name] = np.full(file.metadata.num_rows, np.nan, np.float32)
     return found
 
 
@@ -97,7 +89,7 @@ def groups(path: Path, wanted: list[str], rows: list[int]) -> list[dict[str, Any
     with parquet.ParquetFile(path, memory_map=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         firsts = np.concatenate([[0], np.cumsum(sizes)])
-        there = [name for name in wanted if name in names(file)]
+        there = [name for name in wanted if name in file.schema_arrow.names]
         found: list[dict[str, Any]] = []
         for row in rows:
             group = int(np.searchsorted(firsts, row, side="right")) - 1

@@ -88,8 +88,8 @@ async function fetched(block) {
 }
 
 function counted(found) {
-  const searching = found.share < 1 ? `, ${percent(found.share)} searched` : "";
-  find("#count").textContent = found.total === found.of ? `${number(found.of)} responses of ${number(found.steps)} steps` : `${number(found.total)} of ${number(found.of)} responses${searching}`;
+  const searching = found.share < 1 ? `, ${percent(found.share)} of the steps read` : "";
+  find("#count").textContent = found.total === found.of ? `${number(found.of)} responses of ${number(found.steps)} steps` : found.share < 1 && !asked.words && asked.prompt === null ? `${number(found.of)} responses${searching}` : `${number(found.total)} of ${number(found.of)} responses${searching}`;
   if (found.total !== total) {
     total = found.total;
     schedule();
