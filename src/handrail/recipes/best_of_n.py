@@ -26,6 +26,7 @@ from handrail.algo.stats import masked_mean
 from handrail.batch import Rollout
 from handrail.models import LanguageModel, groups
 from handrail.recipes.best_of_n_parts import BestOfN, Judged, Parts, build, trace
+from handrail.recipes.experience import paid_for, variety
 from handrail.recipes.parts import constant, derive, generator, open_run, prefixed, seed_everything, shuffled, under
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
@@ -118,6 +119,8 @@ def own_responses(parts: Parts, own: Judged) -> dict[str, float]:
         "ended": float(rollout.ended.float().mean()),
         "entropy": float(masked_mean(entropy, rollout.mask)),
         "engine_difference": float(masked_mean((logp - rollout.logp).abs(), rollout.mask)),
+        **paid_for(own.score, rollout.response_lengths.float(), own.components),
+        **variety(own.texts),
     }
 
 

@@ -22,7 +22,7 @@ from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, moved, widen
+from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import (
     constant,
     open_run,
@@ -126,7 +126,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     learn_policy = step >= cfg.critic_warmup
     experience = experience[parts.reward.cut.kept(experience.rollout.ended)]
     sums: dict[str, float] = {}
-    updates = 0
+    updates, first = 0, 0.0  # approx_kl before anything moved
     for minibatch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, step):
         stats = gradient(cfg, parts, minibatch, learn_policy)
         stats |= parts.mix.gradient(parts.policy, step * cfg.epochs * cfg.minibatches + updates, cfg.micro_tokens)
@@ -137,6 +137,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
             parts.optimizer.step(share)
         else:
             parts.optimizer.clear()
+        first = stats["approx_kl"] if not updates else first
         updates += 1
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         if cfg.target_kl and stats["approx_kl"] > cfg.target_kl:
@@ -144,7 +145,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     if not updates:  # every response was left out
         return {"updates": 0}
     adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature)) if learn_policy else {}
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates, "ratio_error": first} | adapted
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
@@ -188,6 +189,8 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
         "return": float(masked_mean(experience.returns, mask)),
         "explained_variance": float(explained_variance(verdict.values, experience.returns, mask)),
         "engine_difference": float(engine),
+        **paid_for(earned, verdict.turns.total(rollout.response_lengths.float()), verdict.components),
+        **variety(verdict.texts),
     }
 
 

@@ -27,7 +27,7 @@ from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer, relaxed_score, token_logits
 from handrail.parallel import Parallel
-from handrail.recipes.experience import token_trace
+from handrail.recipes.experience import paid_for, token_trace, variety
 from handrail.recipes.parts import (
     Optimizer,
     RunSettings,
@@ -233,6 +233,9 @@ def look(cfg: Relaxed, parts: Parts, rollout: Rollout, prompts: list[Prompt]) ->
         "length": float(rollout.response_lengths.float().mean()),
         "ended": float(rollout.ended.float().mean()),
         "entropy": float(masked_mean(entropy, mask)),
+        "engine_difference": float(masked_mean((logp - rollout.logp).abs(), mask)),
+        **paid_for(reward, rollout.response_lengths.float(), components),
+        **variety(texts),
     }
     scores = {"score": reward} | {name: components[name] for name in ("gold",) if name in components}
     tokens = {"logp_old": logp, "logp_ref": logp_ref, "kl": kl, "entropy": entropy}
