@@ -39,7 +39,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "__main__": EVERYTHING,
 }
 WITHOUT_TORCH = ("errors", "config", "records", "doctor", "tasks", "feedback")
-SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing", "conversation")
+SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing", "conversation", "preflight")
 DOCUMENTED = ("algo", "batch", "errors", "records", "config")
 FILE_LINES, FUNCTION_LINES = 400, 60
 

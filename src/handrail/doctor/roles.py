@@ -11,6 +11,7 @@ sampling at temperature 0.9 instead of 1 makes 0.05."""
 KL_AT_START = 0.01  # nats a response; the reference is the same network at step 0, and the same forward gives exactly 0
 RATIO_EXACT, RATIO_ROUNDED = 1e-4, 2e-3  # nats a token of a first update; the square of half the rounding, with room
 NEGATIVE, NEGATIVE_SICK = 0.05, 1.0  # nats a response; a batch's mean scatters, a divergence is never below 0
+SAME = 1e-5  # nats a response: two roles of one network; a policy that a high price holds is further away than rounding
 FAR, NEAR = 0.3, 0.1  # nats a response: a policy that was FAR and is NEAR at the next step was not moved there by a gradient
 MOVED_ENTROPY = 0.05  # of its start: by more than this entropy does not move while the weights stand still
 
@@ -97,7 +98,7 @@ def reference_moves(case: Case) -> Held | None:
     if found is None:
         return None
     kl, entropy = found
-    near = np.abs(kl.values) < KL_AT_START
+    near = np.abs(kl.values) < SAME
     moved = np.abs(entropy.trailing - entropy.start) > max(MOVED_ENTROPY * abs(entropy.start), 4 * entropy.noise)
     learnt = case.curve("approx_kl")
     if learnt is not None and len(learnt) == len(kl):

@@ -28,6 +28,7 @@ from handrail.models import LanguageModel, groups
 from handrail.recipes.best_of_n_parts import BestOfN, Judged, Parts, build, trace
 from handrail.recipes.experience import paid_for, variety
 from handrail.recipes.parts import constant, derive, generator, open_run, prefixed, seed_everything, shuffled, under
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -37,6 +38,8 @@ def run(cfg: BestOfN) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "best_of_n", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            first = parts.policy, parts.reference, parts.reward.model, parts.prompts
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 

@@ -32,6 +32,7 @@ from handrail.recipes.parts import (
     under,
 )
 from handrail.recipes.ppo_parts import PPO, Parts, Verdict, build, trace
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -41,6 +42,8 @@ def run(cfg: PPO) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "ppo", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            first = parts.policy, parts.reference, parts.reward.model, parts.answers.prompts
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 

@@ -23,8 +23,9 @@ from handrail.batch import Experience, Rollout
 from handrail.models import groups
 from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import constant, open_run, prefixed, seed_everything, under
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
-from handrail.recipes.reinforce_parts import Parts, Reinforcement, Verdict, build, trace
+from handrail.recipes.reinforce_parts import Fresh, Parts, Reinforcement, Verdict, build, trace
 from handrail.track import Guard, Run
 
 
@@ -33,6 +34,9 @@ def run(cfg: Reinforcement) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "reinforce", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            if isinstance(parts.source, Fresh):
+                first = parts.policy, parts.reference, parts.source.reward.model, parts.source.answers.prompts
+                preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 

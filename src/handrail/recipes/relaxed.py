@@ -43,6 +43,7 @@ from handrail.recipes.parts import (
     shuffled,
     under,
 )
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model
 from handrail.records import Prompt
@@ -147,6 +148,7 @@ def run(cfg: Relaxed) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "relaxed", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            preflight(run, cfg.run, parts.codec, parts.policy, parts.reference, parts.model, parts.prompts, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 

@@ -14,6 +14,7 @@ log.txt  lock
 
 import json
 import logging
+import math
 import os
 import re
 import resource
@@ -173,8 +174,11 @@ class Run:
             self._unwell = attendant(self.step - 1, False)
 
     def measured(self, numbers: dict[str, float]) -> None:
-        """What was measured before the first step.  Raises StorageError."""
-        write_atomically(self.folder / PREFLIGHT, (json.dumps(numbers, indent=1) + "\n").encode())
+        """What was measured before the first step, which the attendant is told of as step -1.  Raises StorageError, RunError."""
+        found = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        write_atomically(self.folder / PREFLIGHT, (json.dumps(found, indent=1) + "\n").encode())
+        if self._attendant is not None and (unwell := self._attendant(-1, True)):
+            raise RunError(f"stopped before the first step: {unwell}", "", "the same command goes on all the same")
 
     def found(self, step: int, finding: dict[str, Any]) -> None:
         """One line on what was seen to be wrong after `step`."""
