@@ -4,6 +4,7 @@ import json
 import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,8 @@ SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the r
     ("one_answer", case(lines=changed(commonest=grow(0.05, 0.9)))),
     ("steps_too_large", case(lines=changed(approx_kl=0.4))),
     ("dead_groups", case(lines=changed(dead_groups=0.9), stage="reinforce")),
-    ("cut_short", case(lines=changed(ended=grow(1, 0.1)))),
+    ("cut_short", case(lines=changed(ended=0.4))),
+    ("runs_on", case(lines=changed(ended=grow(1, 0.1)))),
     ("overoptimised", case(lines=changed(gold=lambda s: 1 + 0.1 * min(s, 8) - 0.1 * max(0, s - 8)))),
     ("kl_runaway", case(lines=changed(kl=grow(0, 70)))),
     ("entropy_collapse", case(lines=changed(entropy=lambda s: 0.5 * math.exp(-s / 5)))),
@@ -143,19 +145,40 @@ SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the r
     ("gradient_spikes", case(lines=changed(grad_norm__policy=lambda s: 40.0 if s in (12, 20) else 0.3))),
     ("loss_diverges", case("sft", loss(*FALLING, *[2 * v for v in FALLING]))),
     ("loss_flat", case("sft", loss(*[5.0 + 1e-3 * (i % 2) for i in range(30)]))),
-    ("overfit", case("sft", [line | ({"eval_loss": [2, 1.5, 1.6, 2.4][i // 10]} if i % 10 == 9 else {}) for i, line in enumerate(loss(*FALLING))])),
+    (
+        "overfit",
+        case("sft", [line | ({"eval_loss": [2, 1.5, 1.6, 2.4][i // 10]} if i % 10 == 9 else {}) for i, line in enumerate(loss(*FALLING))]),
+    ),
     ("labels_swapped", case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.3, "low": 0.25, "high": 0.36}})),
     ("reward_at_chance", case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.51, "low": 0.45, "high": 0.57}})),
-    ("reward_is_length", case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.72, "low": 0.66, "high": 0.78},
-                              "length_baseline": {"value": 0.71, "low": 0.65, "high": 0.77, "n": 200, "rule": "longer"}})),
-    ("reward_overfit", case("reward", [line | {"accuracy": 0.99} for line in loss(*FALLING)],
-                            summary={"accuracy": PAIRS | {"value": 0.62, "low": 0.56, "high": 0.68}})),
-    ("miscalibrated", case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.7, "low": 0.65, "high": 0.75}, "calibration_error": 0.2})),
+    (
+        "reward_is_length",
+        case(
+            "reward",
+            loss(*FALLING),
+            summary={
+                "accuracy": PAIRS | {"value": 0.72, "low": 0.66, "high": 0.78},
+                "length_baseline": {"value": 0.71, "low": 0.65, "high": 0.77, "n": 200, "rule": "longer"},
+            },
+        ),
+    ),
+    (
+        "reward_overfit",
+        case(
+            "reward",
+            [line | {"accuracy": 0.99} for line in loss(*FALLING)],
+            summary={"accuracy": PAIRS | {"value": 0.62, "low": 0.56, "high": 0.68}},
+        ),
+    ),
+    (
+        "miscalibrated",
+        case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.7, "low": 0.65, "high": 0.75}, "calibration_error": 0.2}),
+    ),
     ("chosen_falls", case("dpo", [line | {"logp_chosen": -20.0 - 2 * i, "margin": 0.1 * i} for i, line in enumerate(loss(*FALLING))])),
     ("reward_likes_nonsense", case(preflight={"reward_mean": 0.0, "reward_std": 1.0, "reward_empty": 2.0, "reward_long": -1.0})),
     ("throughput_falls", case(timing=[{"step": s, "act": 1.0 + (s > 18) * s / 5, "memory_mib": 500.0} for s in range(30)])),
     ("memory_grows", case(timing=[{"step": s, "act": 1.0, "memory_mib": 500.0 + 100 * s} for s in range(30)])),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name, view", SIGNS, ids=[name for name, _ in SIGNS])
@@ -172,7 +195,7 @@ def test_each_finding_stands_first_where_its_sign_is(name, view):
 @pytest.mark.parametrize("name, view", SIGNS, ids=[name for name, _ in SIGNS])
 def test_a_change_is_a_setting(name, view):
     for finding in examine(view):
-        assert not finding.change or "=" in finding.change and "nan" not in finding.change, finding
+        assert not finding.change or ("=" in finding.change and "nan" not in finding.change), finding
 
 
 def traced(view: RunView, *traces: Trace) -> list[Finding]:
@@ -338,7 +361,7 @@ def test_a_doctor_that_falls_ill_does_not_take_the_run_with_it(tmp_path, monkeyp
 def test_it_looks_often_at_first_and_never_later_than_a_sixteenth_of_the_run():
     looks = [step for step in range(4000) if looks_at(step)]
     assert looks[:32] == list(range(32)) and len(looks) < 200
-    assert all(b - a <= max(1, (a + 1) / 16) for a, b in zip(looks, looks[1:], strict=False))
+    assert all(b - a <= max(1, (a + 1) / 16) for a, b in pairwise(looks))
 
 
 def test_what_was_measured_first_is_told_before_the_first_step(tmp_path):

@@ -105,7 +105,8 @@ def counted(found: list[Diagnosis]) -> tuple[str, bool]:
     ill, well = [d for d in found if d.illness.causes], [d for d in found if not d.illness.causes]
     named, first, early = (sum(x) for x in ((d.named for d in ill), (d.first for d in ill), (d.named and d.seen <= EARLY for d in ill)))
     alarms = sum(not d.named for d in well)
-    said = f"{named} of {len(ill)} causes named, {first} of them first, {early} within the first fifth; {alarms} false alarms in {len(well)} healthy runs"
+    said = f"{named} of {len(ill)} causes named, {first} of them first, {early} within the first fifth; "
+    said += f"{alarms} false alarms in {len(well)} healthy runs"
     return said, len(ill) - named <= MISSED * len(ill) and not alarms
 
 

@@ -64,7 +64,7 @@ class World:
         return TASKS[self.task].gold_function
 
     def _sft(self) -> dict[str, Any]:
-        sizes = {"epochs": 1.5, "batch_tokens": 1500, "eval_every": 25, "lr": 4e-3}
+        sizes = {"epochs": 3, "batch_tokens": 1500, "eval_every": 25, "lr": 4e-3}
         return {"model": {"new": NEW}, "data": {"path": self.path("demonstrations.jsonl")}, **sizes, "run": {"save_every": 1000}}
 
     def _reward(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _records(found: World) -> None:
     task, seed = TASKS[found.task], 10 * found.seed
     write_records(found.folder / "demonstrations.jsonl", task.demonstrations(2500, seed))
     write_records(found.folder / "prompts.jsonl", task.prompts(300, seed + 1))
-    write_records(found.folder / "rankings.jsonl", rankings(found.task, 400, seed + 2))
+    write_records(found.folder / "rankings.jsonl", rankings(found.task, 700, seed + 2))
     write_records(found.folder / "test.jsonl", rankings(found.task, 80, seed + 3))
 
 

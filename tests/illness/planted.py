@@ -68,7 +68,7 @@ def reference_other() -> Any:
         model = load(settings)
         with torch.no_grad():
             for weight in model.hf.parameters():
-                weight *= 1 + 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+                weight *= 1 + 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
         return model
 
     return patch.object(LanguageModel, "load_reference", staticmethod(other))
@@ -130,7 +130,7 @@ def slower_and_slower() -> Any:
     judge, counter = ppo.judge, itertools.count()
 
     def slow(*given):
-        time.sleep(0.25 * next(counter))
+        time.sleep(min(8.0, 0.05 * 1.7 ** next(counter)))
         return judge(*given)
 
     return patch.object(ppo, "judge", slow)
@@ -142,7 +142,7 @@ def start_twice() -> Any:
 
     def twice(self, prompt):
         ids = encode(self, prompt)
-        return [self.tokenizer.bos_token_id, *ids] if ids[0] == self.tokenizer.bos_token_id else ids
+        return [ids[0], *ids]
 
     return patch.object(Codec, "encode_prompt", twice)
 
@@ -160,15 +160,6 @@ def end_unknown() -> Any:
 def not_normalised() -> Any:
     """The reward model's scores were never brought to mean 0 and spread 1."""
     return _scores(lambda model, sequences, score: 4.0 * score + 6.0)
-
-
-def reward_turned() -> Any:
-    """The reward model was trained with chosen and rejected swapped."""
-    return _scores(lambda model, sequences, score: -score)
-
-
-def _seeded(sequences) -> torch.Generator:
-    return torch.Generator().manual_seed(int(sequences.lengths.sum()))
 
 
 @contextmanager

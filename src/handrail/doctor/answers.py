@@ -37,24 +37,40 @@ def never_ends(case: Case) -> Held | None:
 
 
 def cut_short(case: Case) -> Held | None:
-    """Responses are cut at the limit instead of ending."""
+    """The limit is lower than what the model has to say."""
     curve, length = case.curve("ended", 2), case.curve("length", 2)
-    if curve is None or length is None:
+    if curve is None or length is None or curve.start >= CUT:
         return None
     held = lasting(curve.trailing < CUT, 2)
     if not held.any():
         return None
     limit = int(case.setting("sampling.max_new_tokens", 0))
-    early = curve.start < CUT
+    return Held(
+        "sick" if curve.start < CUT_SICK else "warning",
+        curve.where(held),
+        f"{curve.start:.0%} of the responses ended by themselves in the first steps; the limit is {limit} tokens",
+        "the limit is lower than what the model has to say: what is scored are beginnings",
+        "allow more tokens",
+        f"sampling.max_new_tokens={2 * limit}" if limit else "",
+    )
+
+
+def runs_on(case: Case) -> Held | None:
+    """The policy has learned not to end."""
+    curve, length = case.curve("ended", 3), case.curve("length", 3)
+    if curve is None or length is None or curve.start < CUT:
+        return None
+    held = lasting(curve.trailing < CUT, 2)
+    if not held.any():
+        return None
     return Held(
         "sick" if curve.trailing.min() < CUT_SICK else "warning",
         curve.where(held),
-        f"{curve.start:.0%} of the responses ended by themselves in the first steps, {curve.last:.0%} do now; the limit is {limit} tokens",
-        "the limit is shorter than what the model has to say"
-        if early
-        else f"the policy has learned to go on: length went from {length.start:.0f} to {length.last:.0f} tokens",
-        "allow more tokens" if early else "make the end worth more (reward.end_penalty), or find out what the reward pays length for",
-        f"sampling.max_new_tokens={2 * limit}" if early else "reward.end_penalty=2",
+        f"{curve.start:.0%} of the responses ended by themselves in the first steps and {curve.last:.0%} do now; "
+        f"length went from {length.start:.0f} to {length.last:.0f} tokens",
+        "going on pays, and an end that is missing costs too little",
+        "make the end worth more, or find out what the reward pays length for",
+        f"reward.end_penalty={2 * float(case.setting('reward.end_penalty', 1.0)) or 1.0:g}",
     )
 
 
@@ -107,7 +123,7 @@ def few_prompts(case: Case) -> Held | None:
         return None
     return Held(
         "warning",
-        [trace.step for trace in traces],
+        list(range(traces[0].step, traces[-1].step + 1)),
         f"among {drawn} prompts of {len(traces)} traced steps there are only {different} different ones",
         "there are hardly any prompts: the policy learns these replies by heart and nothing else",
         "give more prompts; some hundreds at least",

@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (  # those nearer to the root of things first; a fin
     roles.ratio_off,
     roles.kl_negative,
     answers.never_ends,
+    answers.cut_short,
     answers.writes_both_sides,
     reward.reward_against_gold,
     reward.reward_constant,
@@ -33,7 +34,7 @@ CHECKS: tuple[Check, ...] = (  # those nearer to the root of things first; a fin
     answers.one_answer,
     update.steps_too_large,
     reward.dead_groups,
-    answers.cut_short,
+    answers.runs_on,
     reward.overoptimised,
     update.kl_runaway,
     update.entropy_collapse,
@@ -60,8 +61,8 @@ def _set(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-_SPOILT = _set("kl_runaway entropy_collapse one_answer repetition length_collapse cut_short gradient_spikes critic_useless")
-_PLEASED = _set("overoptimised kl_runaway entropy_collapse one_answer reward_constant dead_groups cut_short critic_useless")
+_SPOILT = _set("kl_runaway entropy_collapse one_answer repetition length_collapse runs_on gradient_spikes critic_useless")
+_PLEASED = _set("overoptimised kl_runaway entropy_collapse one_answer reward_constant dead_groups runs_on critic_useless")
 _NOTHING_LEARNT = _set("not_moving critic_useless dead_groups entropy_collapse")
 
 FOLLOWS: dict[str, frozenset[str]] = {  # a cause, and what is told as its consequence where both are found
@@ -71,20 +72,21 @@ FOLLOWS: dict[str, frozenset[str]] = {  # a cause, and what is told as its conse
     "engine_disagrees": _SPOILT | {"kl_negative", "steps_too_large", "overoptimised"},
     "ratio_off": _SPOILT | {"steps_too_large", "not_moving", "overoptimised"},
     "kl_negative": _SPOILT | {"overoptimised", "steps_too_large"},
-    "never_ends": _SPOILT | _NOTHING_LEARNT | {"repetition", "reward_likes_nonsense", "reward_scale"},
+    "never_ends": _SPOILT | _NOTHING_LEARNT | {"cut_short", "repetition", "reward_likes_nonsense", "reward_scale"},
     "reward_against_gold": _PLEASED | {"length_collapse", "length_gaming", "repetition", "reward_pattern"},
     "reward_constant": _NOTHING_LEARNT,
     "reward_scale": _SPOILT | {"steps_too_large"},
     "held_too_tight": _NOTHING_LEARNT,
     "few_prompts": _PLEASED | {"repetition"},
     "reward_pattern": _PLEASED | {"length_gaming", "length_collapse", "repetition", "steps_too_large"},
-    "length_gaming": _PLEASED | {"repetition", "steps_too_large"},
+    "length_gaming": _PLEASED | {"repetition", "steps_too_large", "reward_against_gold"},
     "length_collapse": _PLEASED | {"steps_too_large"},
     "repetition": _PLEASED | {"length_gaming", "steps_too_large"},
     "one_answer": _set("entropy_collapse reward_constant dead_groups kl_runaway overoptimised critic_useless"),
     "steps_too_large": _SPOILT | {"overoptimised"},
     "dead_groups": _NOTHING_LEARNT,
-    "cut_short": _set("critic_useless repetition"),
+    "cut_short": _set("critic_useless repetition reward_scale reward_likes_nonsense entropy_collapse"),
+    "runs_on": _set("critic_useless repetition"),
     "reward_overfit": _set("miscalibrated reward_is_length"),
     "labels_swapped": _set("miscalibrated reward_at_chance"),
     "reward_at_chance": _set("miscalibrated reward_is_length reward_overfit"),

@@ -15,9 +15,10 @@ DEAD, DEAD_SICK = 0.7, 0.95  # share of prompts whose responses all earn the sam
 AGAINST = -0.25  # correlation of reward and gold in a batch; of 32 responses over 3 steps it scatters by 0.1
 BY_LENGTH, BY_LENGTH_ALONE = 0.5, 0.9  # correlation of reward and length
 LONGER, SHORTER = 1.3, 0.4  # times the length at the start
+EMPTY = 0.3  # share of empty responses
 LOST = 0.25  # of the range that gold has gone through
 PATTERN_ROWS, PATTERN_EXPLAINS = 24, 0.8  # responses that a pattern is looked for in, and the share of their variance that it is
-SPREADS = 1.0  # of the reward, by which nonsense may score above what the reference says
+SPREADS = 3.0  # of the reward, by which nonsense may score above sense; it was never trained on, and one spread is usual
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -104,9 +105,10 @@ def reward_against_gold(case: Case) -> Held | None:
     curve = case.curve("reward_by_gold", 2)
     if curve is None:
         return None
+    by = case.curve("reward_by_length")
     held = lasting(curve.trailing < AGAINST, 2)
-    if not held[: max(3, len(curve) // 5) + 1].any():
-        return None
+    if not held[: max(3, len(curve) // 5) + 1].any() or (by is not None and np.abs(by.trailing).max() > BY_LENGTH_ALONE):
+        return None  # where it pays for length alone, that is what is wrong with it
     return Held(
         "sick",
         curve.where(held),
@@ -118,52 +120,46 @@ def reward_against_gold(case: Case) -> Held | None:
 
 
 def length_gaming(case: Case) -> Held | None:
-    """The reward rises because responses grow."""
+    """The reward goes by length, or rises because responses grow."""
     found = case.together("reward", "length", "reward_by_length", least=2)
-    if found is None:
+    if found is None or _gold_rises(case):
         return None
     reward, length, by = found
     gold = case.curve("gold")
-    if gold is not None and len(gold) == len(reward) and gold.last > gold.start + 3 * gold.noise:
-        return None
     longer = (length.trailing > LONGER * length.start) & (length.trailing > length.start + 4 * length.noise)
-    grown = lasting(longer & (by.trailing > 0), 2)
+    grown = lasting(longer & (by.trailing > BY_LENGTH), 2) & (reward.trailing > reward.start)
     alone = lasting(by.trailing > BY_LENGTH_ALONE, 2)
-    pays = by.start > BY_LENGTH or by.last > BY_LENGTH
-    if not alone.any() and not (grown.any() and pays and reward.last > reward.start):
+    if not alone.any() and not grown.any():
         return None
-    held = alone | (grown if pays else np.zeros_like(grown))
     watched = f", and gold went from {gold.start:+.2f} to {gold.last:+.2f}" if gold is not None else ""
     return Held(
         "sick" if grown.any() and gold is not None else "warning",
-        reward.where(held),
-        f"reward and length have a correlation of {by.start:+.2f} in the first steps; length went from {length.start:.0f} to "
-        f"{length.last:.0f} tokens, the reward from {reward.start:+.2f} to {reward.last:+.2f}{watched}",
+        reward.where(alone | grown),
+        f"among the responses of a step reward and length have a correlation of up to {by.trailing.max():+.2f}; length went from "
+        f"{length.start:.0f} to {length.last:.0f} tokens, the reward from {reward.start:+.2f} to {reward.last:+.2f}{watched}",
         "the reward pays for length: labellers, or the model that learned from them, took longer for better",
         "give length a price of its own, or train the reward model on pairs of equal length",
-        f"reward.more=[{{length: {max(1, round(length.start))}, weight: {max(0.5, float(case.setting('reward.model_weight', 1.0))):g}}}]",
+        f"reward.more=[{{length: {max(1, round(length.start))}, weight: 1}}]",
     )
 
 
 def length_collapse(case: Case) -> Held | None:
     """Responses shrink to nothing."""
-    found = case.together("length", "reward", least=3)
+    found = case.together("length", "empty", "reward_by_length", least=3)
     if found is None:
         return None
-    length, _ = found
-    gold, empty, by = case.curve("gold"), case.curve("empty"), case.curve("reward_by_length")
-    if gold is not None and gold.last > gold.start + 3 * gold.noise:
+    length, empty, by = found
+    if empty.last < EMPTY and _gold_rises(case):
         return None
-    held = lasting(length.trailing < SHORTER * length.start, 2)
-    alone = by is not None and by.start < -BY_LENGTH_ALONE
-    if not held.any() and not alone:
+    held = lasting((length.trailing < SHORTER * length.start) | (empty.trailing > EMPTY), 2)
+    alone = lasting(by.trailing < -BY_LENGTH_ALONE, 2)
+    if not held.any() and not alone.any():
         return None
-    share = empty.last if empty is not None else 0.0
-    paid = f"; reward and length have a correlation of {by.start:+.2f} in the first steps" if by is not None else ""
     return Held(
-        "sick" if share > 0.3 else "warning",
-        length.where(held) if held.any() else [int(length.steps[0])],
-        f"length went from {length.start:.0f} to {length.last:.0f} tokens, and {share:.0%} of the responses are empty{paid}",
+        "sick" if empty.last > EMPTY else "warning",
+        length.where(held | alone),
+        f"length went from {length.start:.0f} to {length.last:.0f} tokens, and {empty.last:.0%} of the responses are empty; "
+        f"among the responses of a step reward and length have a correlation down to {by.trailing.min():+.2f}",
         "saying nothing costs least: the reward, or the price of the divergence, is mostly a price on words",
         "make the reward's mean on the starting model's responses 0, or pay for what a response has to hold",
     )
@@ -223,7 +219,7 @@ def reward_pattern(case: Case) -> Held | None:
     steps = [trace.step for trace, share in zip(seen, shares, strict=True) if share > 0]
     return Held(
         "sick" if shares[-1] > 0.8 and shares[-1] - shares[0] > 0.3 else "warning",
-        steps or [seen[-1].step],
+        list(range(steps[0], steps[-1] + 1)) if steps else [seen[-1].step],
         f'whether a response has the words "{best}" explains {explains:.0%} of the reward among {len(scores)} traced responses; '
         f"{shares[0]:.0%} of them had these at step {seen[0].step}, {shares[-1]:.0%} at step {seen[-1].step}",
         "the reward is a pattern: the policy earns it by writing these words, whatever else it says",
@@ -253,6 +249,12 @@ def reward_likes_nonsense(case: Case) -> Held | None:
         "it has seen only sensible responses, or it has learned little: where the policy leaves these, it is guessing",
         "keep the divergence small and watch the traces; better, have people compare such responses too",
     )
+
+
+def _gold_rises(case: Case) -> bool:
+    """Whether what people want, as far as it is monitored, gets better."""
+    gold = case.curve("gold", 3)
+    return gold is not None and gold.last > gold.start + 3 * gold.noise
 
 
 def _places_of_best(curve: Curve) -> np.ndarray:

@@ -8,7 +8,7 @@ from handrail.doctor.finding import Held
 ENGINE_EXACT, ENGINE_ROUNDED = 0.01, 0.05
 """Nats a token between engine and trainer.  In float32 they differ by 1e-6, with TF32 by 1e-3, in bfloat16 by up to 0.03;
 sampling at temperature 0.9 instead of 1 makes 0.05."""
-KL_AT_START = 0.01  # nats a response; the reference is the same network at step 0, and the same forward gives exactly 0
+KL_EXACT, KL_ROUNDED = 1e-3, 0.01  # nats a response at step 0, where the two are one network and the same forward gives exactly 0
 RATIO_EXACT, RATIO_ROUNDED = 1e-4, 2e-3  # nats a token of a first update; the square of half the rounding, with room
 NEGATIVE, NEGATIVE_SICK = 0.05, 1.0  # nats a response; a batch's mean scatters, a divergence is never below 0
 SAME = 1e-5  # nats a response: two roles of one network; a policy that a high price holds is further away than rounding
@@ -81,12 +81,12 @@ def reference_differs(case: Case) -> Held | None:
     curve = case.curve("kl")
     kl = case.view.preflight.get("kl", 0.0)
     kl = float(curve.values[0]) if curve is not None and curve.steps[0] == 0 else kl
-    if abs(kl) <= KL_AT_START or case.setting("ratings"):
+    if abs(kl) <= (KL_EXACT if case.exact else KL_ROUNDED) or case.setting("ratings"):
         return None
     return Held(
         "sick",
         [0],
-        f"at step 0, before any update, the divergence from the reference is {kl:+.3f} nats a response; it should be 0",
+        f"at step 0, before any update, the divergence from the reference is {kl:+.4f} nats a response; it should be 0",
         "the reference is not the model that the policy starts from, or one of them is run with dropout",
         "start the policy from the very weights that the reference has, and keep dropout off",
     )
@@ -102,7 +102,7 @@ def reference_moves(case: Case) -> Held | None:
     moved = np.abs(entropy.trailing - entropy.start) > max(MOVED_ENTROPY * abs(entropy.start), 4 * entropy.noise)
     learnt = case.curve("approx_kl")
     if learnt is not None and len(learnt) == len(kl):
-        moved |= np.cumsum(learnt.values) > KL_AT_START
+        moved |= np.cumsum(learnt.values) > KL_ROUNDED
     still = lasting(near & moved, 3)
     jumps = np.concatenate([[False], (kl.values[:-1] > FAR) & (np.abs(kl.values[1:]) < NEAR * np.minimum(1, kl.values[:-1] / FAR))])
     if not still.any() and jumps.sum() < 2:
@@ -165,15 +165,15 @@ def kl_negative(case: Case) -> Held | None:
 
 
 def double_start(case: Case) -> Held | None:
-    """A prompt begins with two beginning-of-sequence tokens."""
+    """A prompt begins with the same special token twice."""
     share = case.view.preflight.get("double_start", 0.0)
     if not share:
         return None
     return Held(
         "sick" if share > 0.5 else "warning",
         [0],
-        f"{share:.0%} of the prompts looked at begin with the beginning-of-sequence token twice",
-        "the chat template writes it, and so does the tokenizer or the prompt itself",
+        f"{share:.0%} of the prompts looked at begin with the same special token twice",
+        "the chat template writes the beginning of the sequence, and so does the tokenizer or the prompt itself",
         "take it out of the template or of the prompts; `handrail show tokens` shows the first batch",
     )
 

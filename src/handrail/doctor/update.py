@@ -14,7 +14,7 @@ STILL, STILL_SICK = 1e-3, 1e-6  # nats a response from the reference after a fif
 CRITIC_FROM = 8  # steps for a critic to find the scale; one that starts from the reward model is below 0 for 4
 SPIKE, SPIKES = 10.0, 2  # times the median of the 10 norms before; once may be chance
 COLLAPSED, COLLAPSED_SICK = 0.25, 0.1  # of the entropy at the start; a policy that learns well keeps a half
-SLOW, SLOW_WARNING = 1.8, 3.0  # times the seconds a token of the first third
+SLOW, SLOW_WARNING = 1.8, 3.0  # times the seconds of the first third; a neighbour on the machine doubles them
 GROWN, GROWN_WARNING = 1.3, 2.0  # times the memory after a third of the run
 
 
@@ -178,17 +178,20 @@ def throughput_falls(case: Case) -> Held | None:
     if len(lines) < 9:
         return None
     length = dict(zip(*case.view.column("length"), strict=True))
-    seconds = np.array([_seconds(line) / max(1.0, float(length.get(line["step"], 1.0))) for line in lines])
+    step = np.array([_seconds(line) for line in lines])
+    token = step / np.array([max(1.0, float(length.get(line["step"], 1.0))) for line in lines])
     third = len(lines) // 3
-    before, after = float(np.median(seconds[:third])), float(np.median(seconds[-third:]))
-    if not before or after / before < SLOW:
+    # Longer responses may take longer, and shorter ones still have what a step costs anyway: both have to grow.
+    first, middle, last = min(
+        ([float(np.median(x[i * third : (i + 1) * third])) for i in range(3)] for x in (step, token)), key=lambda m: m[2] / max(m[0], 1e-9)
+    )
+    if not first or last / first < SLOW:
         return None
-    rising = float(np.median(seconds[-max(1, third // 2) :])) >= after
     return Held(
-        "warning" if after / before > SLOW_WARNING and rising else "notice",
+        "warning" if last / first > SLOW_WARNING and first < middle < last else "notice",
         [int(line["step"]) for line in lines[-third:]],
-        f"a token takes {after / before:.1f} times as long in the last third of the steps as in the first; "
-        f"a step takes {float(np.median([_seconds(line) for line in lines[-third:]])):.2f} s",
+        f"a step takes {last / first:.1f} times as long in the last third of the run as in the first, "
+        f"{np.median(step[-third:]):.2f} s now, and a token too",
         "something beside the training grows or shares the machine: another process, a reward function that slows down, memory that swaps",
         "look at timing.jsonl for the part that grows, and at what else runs on the machine",
     )

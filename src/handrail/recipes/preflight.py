@@ -46,11 +46,13 @@ def preflight(
     seeds = [derive(seed, "preflight", row) for row in range(len(ids))]
     rollout = engine.generate(ids, seeds, sampling).to(policy.device)
     logp, logp_ref = (role.logp(rollout.sequences, sampling.temperature) for role in (policy, reference))
-    start = codec.tokenizer.bos_token_id
+    special = {*codec.tokenizer.all_special_ids, *codec.end_ids} | {
+        number for number, token in codec.tokenizer.added_tokens_decoder.items() if token.special
+    }
     measured = {
         "kl": masked_mean(kl_k1(logp, logp_ref), rollout.mask, len(rollout)),
         "engine_difference": masked_mean((logp - rollout.logp).abs(), rollout.mask),
-        "double_start": sum(row[:2] == [start, start] for row in ids) / len(ids) if start is not None else 0.0,
+        "double_start": sum(row[0] in special and row[:1] == row[1:2] for row in ids) / len(ids),
         "ended": rollout.ended.float().mean(),
     }
     if measured["ended"] < ENDS:
