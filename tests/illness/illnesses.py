@@ -31,6 +31,7 @@ class Illness:
     over: dict[str, Any] = field(default_factory=dict)
     plant: planted.Plant = nullcontext
     prepare: Callable[[World], None] | None = None  # files that the settings name
+    seldom: bool = False  # left out where time is short: another run shows the same finding
 
 
 def function(name: str, **more: Any) -> dict[str, Any]:
