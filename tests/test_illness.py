@@ -29,7 +29,10 @@ def test_what_is_counted():
     assert [d.first for d in (right, second, missed)] == [True, False, False]
     assert counted([right] * 22 + [missed] * 2 + [well])[1] and not counted([right] * 21 + [missed] * 3)[1]
     assert not counted([right, alarm])[1]
-    assert counted([right, second, missed, well]) == ("2 of 3 causes named, 1 of them first, 2 within the first fifth; 0 false alarms in 1 healthy runs", False)
+    assert counted([right, second, missed, well]) == (
+        "2 of 3 causes named, 1 of them first, 2 within the first fifth; 0 false alarms in 1 healthy runs",
+        False,
+    )
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from handrail.algo.stats import masked_mean
 from handrail.batch import Experience, Rollout
 from handrail.data import Codec
 from handrail.models import LanguageModel
+from handrail.parallel import Parallel
 from handrail.recipes.parts import generator
 from handrail.records import Prompt
 
@@ -29,9 +30,10 @@ def widen(x: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def moved(policy: LanguageModel, experience: Experience, temperature: float) -> float:
+def moved(policy: LanguageModel, experience: Experience, temperature: float, parallel: Parallel) -> float:
     """How far a step has moved the policy, KL(pi_old || pi) in nats a token."""
-    logp = widen(policy.logp(experience.rollout.sequences, temperature), experience.mask)
+    logp = parallel.each(lambda rows: policy.logp(rows, temperature), experience.rollout.sequences)
+    logp = widen(logp, experience.mask)
     return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
 
 

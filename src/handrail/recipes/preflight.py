@@ -36,8 +36,28 @@ def preflight(
 
     It draws from seeds of its own and changes no weight, so that what follows is the same with it and without.
     """
-    if run.step or run.finished or kept.doctor == "off" or (run.folder / "preflight.json").exists():
+    if run.step or run.finished or kept.doctor == "off":
         return
+
+    def measure() -> dict[str, float]:
+        if (run.folder / "preflight.json").exists():
+            return {}
+        return look(codec, policy, reference, reward, prompts, sampling, seed)
+
+    if found := run.peers.first(measure):
+        run.measured(found)
+
+
+def look(
+    codec: Codec,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    reward: ScalarModel | None,
+    prompts: list[Prompt],
+    sampling: Sampling,
+    seed: int,
+) -> dict[str, float]:
+    """What can be measured on fresh responses, by name."""
     policy.hf.eval()
     chosen = [prompts[i] for i in shuffled(len(prompts), min(LOOKS_AT, len(prompts)), 0, derive(seed, "preflight"))]
     ids = [codec.encode_prompt(prompt) for prompt in chosen]
@@ -50,19 +70,20 @@ def preflight(
         number for number, token in codec.tokenizer.added_tokens_decoder.items() if token.special
     }
     measured = {
-        "kl": masked_mean(kl_k1(logp, logp_ref), rollout.mask, len(rollout)),
-        "engine_difference": masked_mean((logp - rollout.logp).abs(), rollout.mask),
+        "kl": float(masked_mean(kl_k1(logp, logp_ref), rollout.mask, len(rollout))),
+        "engine_difference": float(masked_mean((logp - rollout.logp).abs(), rollout.mask)),
         "double_start": sum(row[0] in special and row[:1] == row[1:2] for row in ids) / len(ids),
-        "ended": rollout.ended.float().mean(),
+        "ended": float(rollout.ended.float().mean()),
     }
     if measured["ended"] < ENDS:
         patient = sampling.model_copy(update={"max_new_tokens": LONGER * sampling.max_new_tokens})
-        measured["ended_later"] = engine.generate(ids[:PATIENT], seeds[:PATIENT], patient).ended.float().mean()
+        measured["ended_later"] = float(engine.generate(ids[:PATIENT], seeds[:PATIENT], patient).ended.float().mean())
     if reward is not None:
         texts = [codec.decode(response) for response in rollout.responses()]
         own = reward.score(rollout.sequences)
-        measured |= {"reward_mean": own.mean(), "reward_std": own.std(correction=0), **nonsense(codec, reward, ids, texts, seed)}
-    run.measured({name: float(value) for name, value in measured.items()})
+        measured |= {"reward_mean": float(own.mean()), "reward_std": float(own.std(correction=0))}
+        measured |= nonsense(codec, reward, ids, texts, seed)
+    return measured
 
 
 def nonsense(codec: Codec, reward: ScalarModel, ids: list[list[int]], texts: list[str], seed: int) -> dict[str, float]:
