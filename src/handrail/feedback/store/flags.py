@@ -58,7 +58,7 @@ def flags(db: Database, project: str, judged: bool = False) -> list[Flag]:
         for row, flag in standing(mine)[1]
         if judged or not flag.verdict
     ]
-    return sorted(found, key=lambda flag: -flag.at)
+    return sorted(found, key=lambda flag: -flag.id)
 
 
 def standing(rows: Iterable[Any]) -> tuple[Standing, list[tuple[Any, Raised]]]:

@@ -59,7 +59,8 @@ def stuck_in(connection: Connection, task: Task, there: set[int]) -> list[Skippe
     why = reasons(connection, [row.assignment for rows in had.values() for row in rows])
     found = []
     for item, rows in had.items():
-        if everybody <= {row.person for row in rows if row.state != "expired"}:
+        at_it = any(row.state == "open" for row in rows)  # or may be given it again, where the lease has ended
+        if not at_it and everybody <= {row.person for row in rows if row.state != "expired"}:
             by = tuple((row.pseudonym, why.get(row.assignment, "")) for row in rows if row.state == "skipped")
             done = sum(row.state == "done" for row in rows)
             found.append(Skipped(task.name, item, done, task.settings.overlap, by))

@@ -8,11 +8,11 @@ import * as demonstrate from "./demonstrate.js";
 import { askFlag, askSkip, Instructions, showKeys, singleKeys } from "./dialogs.js";
 import { announce, find, h, LETTERS } from "./dom.js";
 import { acknowledgement, begin as beginSending, outbox, put } from "./outbox.js";
+import { finished } from "./finish.js";
 import { verdictOf } from "./practice.js";
 import { conversation, look } from "./prose.js";
 import * as rank from "./rank.js";
 import * as rate from "./rate.js";
-import { finished } from "./finish.js";
 import { Shelf } from "./shelf.js";
 import * as store from "./store.js";
 import { Tally } from "./tally.js";
@@ -25,9 +25,7 @@ const PAUSE = 250; // ms without a change after which a draft is kept
 const WAIT = 4000; // ms that the first items may take before those kept here are shown
 
 const number = Number(location.pathname.split("/").pop());
-const trail = new Trail(number);
-const tally = new Tally(number);
-const shelf = new Shelf(number, trail, tally, AHEAD);
+const trail = new Trail(number), tally = new Tally(number), shelf = new Shelf(number, trail, tally, AHEAD);
 const seen = new Map(); // items shown since the page was opened, to go back to
 const work = find("#work"), bar = find("#bar"), sendButton = find("#send");
 
@@ -301,10 +299,7 @@ async function why(asked) {
   for (const act of told.act.split(" and ")) commit(act, told.reason);
 }
 
-function finish() {
-  work.replaceChildren(finished(task, trail, { next, undo, takeUp }));
-  find("h1", work).focus();
-}
+const finish = () => (work.replaceChildren(finished(task, trail, { next, undo, takeUp })), find("h1", work).focus());
 
 /** What was skipped comes to the desk again, as far as it still wants an answer. */
 async function takeUp() {
