@@ -335,5 +335,6 @@ def test_words(where: str):
     assert as_seen((0, 1, 2)) == "" and as_seen((2, 1, 0)) == "their A is C here, their C is A here"
     assert begins(("one two", "three"), 0) == "one two" and begins(("same", "same"), 1) == "same"
     assert begins(("word " * 40 + "cat", "word " * 40 + "dog"), 1).endswith("dog")
+    assert begins(("x" * 50 + "cat", "x" * 50 + "dog"), 1) == "… " + "x" * 15 + "dog"
     assert begins(("a" * 100, "b"), 0) == "a" * 59 + "…"
-    assert measured(wilson(5, 5), share=True) == "100 % (57 to 100; n = 5)"
+    assert measured(wilson(5, 5), share=True) == "100 % (57 to 100; n\u00a0=\u00a05)"

@@ -50,7 +50,8 @@ def begins(responses: Sequence[str], index: int, most: int = 60) -> str:
     shared = next(differ, min(len(first), len(last))) if first != last else 0
     text = responses[index]
     if shared > most // 2:
-        text = "…" + text[shared - most // 4 :]
+        start = shared - most // 4
+        text = "… " + text[max(start, text.find(" ", start, shared) + 1) :]
     text = " ".join(text[: 2 * most].split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
@@ -66,9 +67,10 @@ def measured(figure: Figure | None, *, share: bool = False) -> str:
         if figure is None or not figure.n:
             return "–"
         return f"too few ({figure.n})" if figure.n < FEWEST else "not defined: all are alike"
+    n = f"n\u00a0=\u00a0{figure.n:,}"
     if share:
-        return f"{percent(figure.value)} ({100 * (figure.low or 0):.0f} to {100 * (figure.high or 0):.0f}; n = {figure.n:,})"
-    return f"{figure.value:.2f} ({figure.low or 0:.2f} to {figure.high or 0:.2f}; n = {figure.n:,})"
+        return f"{percent(figure.value)} ({100 * (figure.low or 0):.0f} to {100 * (figure.high or 0):.0f}; {n})"
+    return f"{figure.value:.2f} ({figure.low or 0:.2f} to {figure.high or 0:.2f}; {n})"
 
 
 def moment(at: float | None) -> str:

@@ -23,7 +23,7 @@ from handrail.feedback.server.render import line, markdown
 from handrail.feedback.server.review import After
 from handrail.feedback.server.security import Admin
 from handrail.feedback.server.task_form import KINDS, Draft
-from handrail.feedback.store import Database, people, projects, review
+from handrail.feedback.store import Database, people, projects, review, skips
 from handrail.feedback.store.labels import NotThere
 from handrail.feedback.store.projects import Task
 
@@ -113,8 +113,9 @@ def project(request: Request, admin: Admin, project: Name) -> Response:
     days = review.days(db, project)
     answers = review.answered(db, project)
     rows = [one for one in people.everybody(db) if project in one["projects"] or one["pseudonym"] in answers]
-    about = {"title": title, "tasks": tasks, "days": days, "most": max((day.labels for day in days), default=0)}
-    return page(request, "admin_project.html", project=project, people=rows, answers=answers, flags=review.flags(db, project), **about)
+    about: dict[str, Any] = {"title": title, "tasks": tasks, "days": days, "most": max((day.labels for day in days), default=0)}
+    about |= {"flags": review.flags(db, project), "left": skips.stuck(db, project)}
+    return page(request, "admin_project.html", project=project, people=rows, answers=answers, **about)
 
 
 @router.get("/p/{project}/delete")

@@ -336,7 +336,7 @@ function paintUndo() {
 
 function paintProgress() {
   const mine = tally.answered;
-  find("#progress").textContent = mine ? `${mine.toLocaleString("en")} answered by you` : "";
+  find("#progress").replaceChildren(...(mine ? [`${mine.toLocaleString("en")} answered`, h("span", { class: "roomy" }, " by you")] : []));
 }
 
 const go = () => (view?.then ? Date.now() - view.at > THINK && view.then() : commit("submit"));

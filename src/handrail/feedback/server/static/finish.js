@@ -14,7 +14,7 @@ export function finished(task, trail, acts) {
   const way = h("p", { role: "status", hidden: true }), left = h("div", { class: "left", hidden: true });
   const buttons = [
     h("a", { class: "button main", href: "/" }, "To your tasks"),
-    h("button", { type: "button", onclick: acts.next }, "Look again"),
+    h("button", { type: "button", onclick: acts.next }, "See whether there is more"),
     trail.acts.length ? h("button", { type: "button", class: "quiet", onclick: acts.undo }, "Undo the last") : null,
   ];
   const card = h("section", { class: "card narrow finish" }, h("h1", { tabindex: -1 }, task.paused ? "Paused" : "All done"), h("p", {}, text), h("p", {}, said), way, left, h("div", { class: "row" }, buttons));
