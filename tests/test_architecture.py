@@ -29,7 +29,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "recipes": "errors config records algo batch parallel data models rollout track evaluate",
     "tasks": "errors records",
     "feedback": "errors records",
-    "inspector": "errors records track feedback",
+    "inspector": "errors config records track feedback",
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
     "compare": EVERYTHING,

@@ -60,6 +60,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
             verdict = judge(parts, rollout, numbers)
             experience = credit(cfg, parts, rollout, verdict)
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
             sums = {
                 "reward": float(verdict.reward.sum()),
@@ -74,15 +75,15 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict))
+            if parts.witness.on:
+                run.trace(step, trace(cfg, parts, experience, verdict, step))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.divergence.adapt(seen["kl"], len(rollout))
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards))
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
@@ -94,10 +95,10 @@ def act(cfg: PPO, parts: Parts, step: int) -> tuple[Rollout, list[int]]:
 @torch.no_grad()
 def judge(parts: Parts, rollout: Rollout, numbers: list[int]) -> Verdict:
     """Everything is computed again by the trainer, so that no difference to the engine leaks into the ratio."""
-    sequences = rollout.sequences
-    logp, entropy = parts.policy.logp_and_entropy(sequences, parts.temperature)
-    logp_ref = parts.reference.logp(sequences, parts.temperature)
-    values, after = parts.critic.values(sequences)
+    each, sequences = parts.parallel.each, rollout.sequences
+    logp, entropy = each(lambda rows: parts.policy.logp_and_entropy(rows, parts.temperature), sequences)
+    logp_ref = each(lambda rows: parts.reference.logp(rows, parts.temperature), sequences)
+    values, after = each(parts.critic.values, sequences)
     texts = [parts.codec.decode(ids) for ids in rollout.responses()]
     turns = parts.answers.turns(numbers, logp.device)
     score, tokens, components = parts.reward.by_token(rollout, turns.prompts, texts)
@@ -143,19 +144,20 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
             break
     if not updates:  # every response was left out
         return {"updates": 0}
-    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature)) if learn_policy else {}
+    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel)) if learn_policy else {}
     return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
     """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
-    count, weight = parts.parallel.sum(minibatch.mask.sum()), parts.weigh(minibatch.mask)
+    count, weight = minibatch.mask.sum(), parts.weigh(minibatch.mask)
     sums: dict[str, Tensor] = {}
-    for index in groups(minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
+    for index in parts.parallel.share(groups, minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         index = index.to(minibatch.advantage.device)
         part, share = minibatch[index], weight[index]
         logp, entropy, values = parts.actor_critic(part.rollout.sequences)
         logp, entropy, values = (widen(x, part.mask) for x in (logp, entropy, values))
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy, "value": values})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         value_loss = parts.value_loss(values, part.values_old, part.returns, part.mask, count)
@@ -166,7 +168,7 @@ def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) 
         loss.backward()
         stats |= {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
         sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
-    return {name: float(value) for name, value in sums.items()}
+    return parts.parallel.totals(sums)
 
 
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:

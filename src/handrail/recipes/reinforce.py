@@ -52,6 +52,7 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
             verdict = judge(parts, rollout, numbers)
             experience, total = credit(cfg, parts, rollout, verdict)
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
             sums = {"reward": float(verdict.reward.sum()), "logp": float(verdict.logp.sum())}
             good = guards["rollout"].ok(step, sums, rollout.tensors())
@@ -62,8 +63,8 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict))
+            if parts.witness.on:
+                run.trace(step, trace(cfg, parts, experience, verdict, step))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.baseline.learn(total)
@@ -71,15 +72,16 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards))
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
 @torch.no_grad()
 def judge(parts: Parts, rollout: Rollout, numbers: list[int]) -> Verdict:
     """Everything is computed again by the trainer, so that no difference to the engine leaks into the ratio."""
-    logp, entropy = parts.policy.logp_and_entropy(rollout.sequences, parts.temperature)
-    logp_ref = parts.reference.logp(rollout.sequences, parts.temperature)
+    each, sequences = parts.parallel.each, rollout.sequences
+    logp, entropy = each(lambda rows: parts.policy.logp_and_entropy(rows, parts.temperature), sequences)
+    logp_ref = each(lambda rows: parts.reference.logp(rows, parts.temperature), sequences)
     return parts.source.judge(rollout, numbers, logp, logp_ref, entropy)
 
 
@@ -115,19 +117,20 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
     if not updates:  # every response was left out
         return {"updates": 0}
-    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature))
+    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel))
     return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
 
 
 def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[str, float]:
     """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
-    count, weight = parts.parallel.sum(minibatch.mask.sum()), parts.weigh(minibatch.mask)
+    count, weight = minibatch.mask.sum(), parts.weigh(minibatch.mask)
     sums: dict[str, Tensor] = {}
-    for index in groups(minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
+    for index in parts.parallel.share(groups, minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         index = index.to(minibatch.advantage.device)
         part, share = minibatch[index], weight[index]
         logp, entropy = parts.policy.logp_and_entropy(part.rollout.sequences, parts.temperature)
         logp, entropy = widen(logp, part.mask), widen(entropy, part.mask)
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         learnt = parts.baseline.loss(part, count)
@@ -135,7 +138,7 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
         loss.backward()
         stats |= {"policy_loss": policy_loss.detach()} | {name: value.detach() for name, value in learnt.items()}
         sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
-    return {name: float(value) for name, value in sums.items()}
+    return parts.parallel.totals(sums)
 
 
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:
