@@ -22,7 +22,7 @@ from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, moved, widen
+from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import (
     constant,
     open_run,
@@ -32,6 +32,7 @@ from handrail.recipes.parts import (
     under,
 )
 from handrail.recipes.ppo_parts import PPO, Parts, Verdict, build, trace
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -41,6 +42,8 @@ def run(cfg: PPO) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "ppo", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            first = parts.policy, parts.reference, parts.reward.model, parts.answers.prompts
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 
@@ -60,6 +63,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
             verdict = judge(parts, rollout, numbers)
             experience = credit(cfg, parts, rollout, verdict)
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
             sums = {
                 "reward": float(verdict.reward.sum()),
@@ -74,8 +78,8 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict))
+            if parts.witness.on:
+                run.trace(step, trace(cfg, parts, experience, verdict, step))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.divergence.adapt(seen["kl"], len(rollout))
@@ -126,7 +130,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     learn_policy = step >= cfg.critic_warmup
     experience = experience[parts.reward.cut.kept(experience.rollout.ended)]
     sums: dict[str, float] = {}
-    updates = 0
+    updates, first = 0, 0.0  # approx_kl before anything moved
     for minibatch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, step):
         stats = gradient(cfg, parts, minibatch, learn_policy)
         stats |= parts.mix.gradient(parts.policy, step * cfg.epochs * cfg.minibatches + updates, cfg.micro_tokens)
@@ -137,6 +141,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
             parts.optimizer.step(share)
         else:
             parts.optimizer.clear()
+        first = stats["approx_kl"] if not updates else first
         updates += 1
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         if cfg.target_kl and stats["approx_kl"] > cfg.target_kl:
@@ -144,7 +149,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     if not updates:  # every response was left out
         return {"updates": 0}
     adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel)) if learn_policy else {}
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates, "ratio_error": first} | adapted
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
@@ -156,6 +161,7 @@ def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) 
         part, share = minibatch[index], weight[index]
         logp, entropy, values = parts.actor_critic(part.rollout.sequences)
         logp, entropy, values = (widen(x, part.mask) for x in (logp, entropy, values))
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy, "value": values})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         value_loss = parts.value_loss(values, part.values_old, part.returns, part.mask, count)
@@ -188,6 +194,8 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
         "return": float(masked_mean(experience.returns, mask)),
         "explained_variance": float(explained_variance(verdict.values, experience.returns, mask)),
         "engine_difference": float(engine),
+        **paid_for(earned, verdict.turns.total(rollout.response_lengths.float()), verdict.components),
+        **variety(verdict.texts),
     }
 
 

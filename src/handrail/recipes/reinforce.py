@@ -21,10 +21,11 @@ from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, response_sum
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, moved, widen
+from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import constant, open_run, prefixed, seed_everything, under
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
-from handrail.recipes.reinforce_parts import Parts, Reinforcement, Verdict, build, trace
+from handrail.recipes.reinforce_parts import Fresh, Parts, Reinforcement, Verdict, build, trace
 from handrail.track import Guard, Run
 
 
@@ -33,6 +34,9 @@ def run(cfg: Reinforcement) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "reinforce", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            if isinstance(parts.source, Fresh):
+                first = parts.policy, parts.reference, parts.source.reward.model, parts.source.answers.prompts
+                preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 
@@ -52,6 +56,7 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
             verdict = judge(parts, rollout, numbers)
             experience, total = credit(cfg, parts, rollout, verdict)
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
             sums = {"reward": float(verdict.reward.sum()), "logp": float(verdict.logp.sum())}
             good = guards["rollout"].ok(step, sums, rollout.tensors())
@@ -62,8 +67,8 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict))
+            if parts.witness.on:
+                run.trace(step, trace(cfg, parts, experience, verdict, step))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.baseline.learn(total)
@@ -103,7 +108,7 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
     share = constant(step, cfg.steps, cfg.warmup)
     experience = experience[parts.source.kept(experience.rollout.ended)]
     sums: dict[str, float] = {}
-    updates = 0
+    updates, first = 0, 0.0  # approx_kl before anything moved
     for minibatch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, step):
         stats = gradient(cfg, parts, minibatch)
         stats |= parts.mix.gradient(parts.policy, step * cfg.epochs * cfg.minibatches + updates, cfg.micro_tokens)
@@ -112,12 +117,13 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
             parts.optimizer.step(share)
         else:
             parts.optimizer.clear()
+        first = stats["approx_kl"] if not updates else first
         updates += 1
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
     if not updates:  # every response was left out
         return {"updates": 0}
     adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel))
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates, "ratio_error": first} | adapted
 
 
 def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[str, float]:
@@ -129,6 +135,7 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
         part, share = minibatch[index], weight[index]
         logp, entropy = parts.policy.logp_and_entropy(part.rollout.sequences, parts.temperature)
         logp, entropy = widen(logp, part.mask), widen(entropy, part.mask)
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         learnt = parts.baseline.loss(part, count)
@@ -156,6 +163,9 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
         "return": float(masked_mean(experience.returns, mask)),
         "advantage_std": float(masked_mean(experience.advantage**2, mask).sqrt()),
         "explained_variance": float(explained_variance(experience.values_old, experience.returns, mask)),
+        **parts.source.seen(rollout, verdict, earned),
+        **paid_for(earned, verdict.turns.total(rollout.response_lengths.float()), verdict.components),
+        **variety(verdict.texts),
     }
 
 
