@@ -122,10 +122,10 @@ function cell(token, at, value, low, high, most) {
   const way = quantity?.name === "clipped" ? "down" : quantity?.signed ? (value < 0 ? "down" : "up") : "flat";
   const share = value === null || value === undefined ? 0 : quantity.name === "clipped" ? value : quantity.signed ? Math.abs(value) / most : high > low ? (value - low) / (high - low) : 0;
   const made = h(
-    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), "aria-label": `${text.trim() || "blank"}: ${number(value)}`, title: `${quantity?.label ?? ""} ${number(value)}`, onclick: () => choose(at) },
+    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), title: `${quantity?.label ?? ""} ${number(value)}`, onclick: () => choose(at) },
     text === "" ? h("span", { class: "soft" }, "·") : text.trim() === "" ? text.replaceAll("\n", "↵").replaceAll(" ", "␣").replaceAll("\t", "→") : said(token),
   );
-  made.style.setProperty("--share", `${Math.round(4 + 62 * share)}%`);
+  made.style.setProperty("--share", `${Math.round(3 + 47 * share)}%`);
   return [made, ...Array.from({ length: Math.min(breaks, 2) }, () => h("br"))];
 }
 
@@ -156,7 +156,9 @@ async function choose(at) {
   remember();
   const mine = ++written;
   const derived = await ask(`arithmetic/${encoded(run)}`, { row: now.row, token: at, pass: now.pass });
-  if (mine === written) write(derived.blocks);
+  if (mine !== written) return;
+  write(derived.blocks);
+  find("#arithmetic").dataset.of = location.search; // which token it is of, once it is there
 }
 
 function others(at) {
