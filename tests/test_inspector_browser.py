@@ -12,6 +12,7 @@ import pytest
 
 from desk_world import CHROMIUM, chromium
 from handrail.inspector.server import served
+from handrail.inspector.server.rows import name_of
 from handrail.recipes import ppo
 from handrail.track.lock import process_start
 from inspector_world import add_step, made_run, numbers
@@ -101,8 +102,8 @@ PAGES = {
     "/run/hostile": "#findings li",
     "/compare?run=pair%2Fppo-0&run=pair%2Fppo-1&run=long": "#curves .curve",
     "/responses/pair/ppo-0": ".line .response:not(:empty)",
-    "/prompt/pair/ppo-0?row=9": "#pair .answer",
-    "/microscope/pair/ppo-0?row=9&pass=1": "#arithmetic .line",
+    f"/prompt/pair/ppo-0?row={name_of(2, 1)}": "#pair .answer",
+    f"/microscope/pair/ppo-0?row={name_of(2, 1)}&pass=1": "#arithmetic .line",
     "/microscope/hostile": "#arithmetic .line",
     "/run/nowhere": "h1",
 }
@@ -137,7 +138,7 @@ def lines(page: Any) -> dict[str, tuple[list[float], float]]:
 
 
 def test_a_token_is_followed_by_hand_from_what_is_on_the_screen_to_the_loss_that_was_logged(seat, root):
-    page = seat.look("/microscope/pair/ppo-0?row=4", "#arithmetic .line")
+    page = seat.look(f"/microscope/pair/ppo-0?row={name_of(1, 0)}", "#arithmetic .line")
     tokens = page.locator(".tok").count()
     page.click(f"#token-{tokens - 1}")  # the last, which has the score
     page.wait_for_selector('#arithmetic .line[data-name="part"]')
@@ -146,7 +147,7 @@ def test_a_token_is_followed_by_hand_from_what_is_on_the_screen_to_the_loss_that
     assert "✓" in page.inner_text("#check")
 
     whole: dict[str, dict[int, float]] = {"policy": {}, "value": {}}
-    for row in range(4, 8):  # the step's responses, every token of every pass
+    for row in range(name_of(1, 0), name_of(1, 4)):  # the step's responses, every token of every pass
         page.goto(f"{seat.where}/microscope/pair/ppo-0?row={row}")
         page.wait_for_selector("#arithmetic .line")
         for number in range(2):
@@ -177,15 +178,15 @@ def settled(page: Any, token: int) -> None:
 
 
 def test_the_microscope_is_walked_by_keys(seat):
-    page = seat.look("/microscope/pair/ppo-0?row=4", "#arithmetic .line")
+    page = seat.look(f"/microscope/pair/ppo-0?row={name_of(1, 0)}", "#arithmetic .line")
     page.focus("#tokens")
     for key, expected in (("ArrowRight", "token=1"), ("End", "token=5"), ("ArrowLeft", "token=4"), ("]", "pass=1"), ("[", "pass=0")):
         page.keyboard.press(key)
         until(page, f"location.search.includes('{expected}')")
     page.keyboard.press(".")
-    until(page, "location.search.includes('row=5')")
+    until(page, f"location.search.includes('row={name_of(1, 1)}')")
     page.keyboard.press(",")
-    until(page, "location.search.includes('row=4')")
+    until(page, f"location.search.includes('row={name_of(1, 0)}')")
     page.check("input[value=entropy]", force=True)
     assert "undecided" in page.inner_text("#scale") and page.locator(".tok.flat").count() > 0
 
@@ -210,7 +211,7 @@ def test_the_table_scrolls_sorts_filters_and_leads_to_the_microscope(seat):
     page.wait_for_selector("#row-0 .response:not(:empty)")
     until(page, "document.querySelector('#row-0 .score')?.textContent === '59.00'")
     page.fill("#words", '"step 7," "number 4."')
-    until(page, "document.querySelector('#count').textContent.startsWith('1 of 3')")
+    until(page, "document.querySelector('#count').textContent.startsWith('1 response found')")
     page.focus("#table")
     page.keyboard.press("ArrowDown")
     page.wait_for_selector("#detail .text")
@@ -218,7 +219,7 @@ def test_the_table_scrolls_sorts_filters_and_leads_to_the_microscope(seat):
     page.wait_for_selector("#detail .near li")
     page.keyboard.press("Enter")
     page.wait_for_selector("#arithmetic .line")
-    assert "row=354" in page.url
+    assert f"row={name_of(7, 4)}" in page.url
 
 
 def test_a_curve_tells_its_values_is_smoothed_and_looked_at_closer(seat):
@@ -261,8 +262,8 @@ def test_what_a_model_wrote_is_text_and_what_is_hidden_in_it_is_marked(seat):
     for path, ready in (
         ("/run/hostile", "#findings li"),
         ("/responses/hostile", ".line .response:not(:empty)"),
-        ("/prompt/hostile?row=6", "#pair .answer"),
-        ("/microscope/hostile?row=6", "#arithmetic .line"),
+        (f"/prompt/hostile?row={name_of(2, 0)}", "#pair .answer"),
+        (f"/microscope/hostile?row={name_of(2, 0)}", "#arithmetic .line"),
     ):
         page = seat.look(path, ready)
         page.wait_for_timeout(200)
