@@ -16,8 +16,9 @@ from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.store import Database, people
 from handrail.records import Prompt
 from handrail.tasks import Labeller
-from test_feedback_quality_rankers import BACKWARDS, OVERLAP, World, order_right, true_accuracy
+from test_feedback_quality_rankers import BACKWARDS, World, order_right, true_accuracy
 
+OVERLAP = 5  # of an item; the app draws who shares which items, anew in each run, and with three it now and then draws badly
 Worth = dict[str, dict[str, float]]  # of each text to each prompt
 
 

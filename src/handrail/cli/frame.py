@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from handrail.errors import HandrailError
+from handrail.errors import ConfigError, HandrailError
 from handrail.recipes.progress import console  # standard error: what happens
 
 out = Console(highlight=False)  # standard output: what came of it
@@ -35,6 +35,7 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Tell nothing but err
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object; all else goes to standard error.")]
 
 STOPPED = {130: "interrupted", 143: "terminated"}
+SEVERAL = ("sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed")  # verbs that several processes can do together
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Mode:
     json: bool = False
 
     def begin(self) -> None:
-        """Set the two consoles and the log."""
-        console.quiet = self.quiet
-        out.quiet = self.quiet and not self.json
+        """Set the two consoles and the log.  Of several processes the first tells what happens."""
+        console.quiet = self.quiet or beside()
+        out.quiet = (self.quiet and not self.json) or beside()
         logger = logging.getLogger("handrail")
         for handler in [h for h in logger.handlers if isinstance(h, RichHandler)]:
             logger.removeHandler(handler)
@@ -68,6 +69,26 @@ def loading() -> AbstractContextManager:
     return console.status("loading") if console.is_terminal and not console.quiet else nullcontext()
 
 
+def processes() -> int:
+    """How many torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def beside() -> bool:
+    """Whether this process is one of several and not the first."""
+    return processes() > 1 and os.environ["RANK"] != "0"
+
+
+def refuse_several(name: str) -> None:
+    """Raises ConfigError where several processes are at a verb that one alone must do."""
+    if processes() > 1 and name not in SEVERAL:
+        raise ConfigError(
+            f"{processes()} processes at `handrail {name}`",
+            f"several at {', '.join(SEVERAL)}; one at all else",
+            "start it without torchrun",
+        )
+
+
 def _hush(transformers: Any) -> None:
     if transformers is not None:
         transformers.logging.set_verbosity_error()
@@ -85,10 +106,15 @@ def verb(work: Callable[..., dict | None]) -> Callable[..., None]:
         before = ctx.obj if isinstance(ctx.obj, Mode) else Mode()
         mode = Mode(before.verbose or verbose, before.quiet or quiet, before.json or as_json)
         mode.begin()
+
+        def done() -> dict | None:
+            refuse_several(work.__name__)
+            return work(**arguments)
+
         # A reward function of the user's may print: that must not get between the JSON.
         with redirect_stdout(sys.stderr) if mode.json else nullcontext():
-            result, status = _attempt(mode, lambda: work(**arguments))
-        if mode.json:
+            result, status = _attempt(mode, done)
+        if mode.json and not beside():
             sys.stdout.write(json.dumps(finite(result), ensure_ascii=False, allow_nan=False, default=str) + "\n")
         if status:
             raise typer.Exit(status)
@@ -134,7 +160,8 @@ def _fault(error: Exception) -> dict:
 
 def tell(error: HandrailError) -> None:
     """The error on standard error: what was found, what is allowed, what to do."""
-    message = Text.assemble(("error: ", "bold red"), (error.found, "red"))
+    who = f"process {os.environ['RANK']} of {processes()}: " if beside() else ""
+    message = Text.assemble((f"{who}error: ", "bold red"), (error.found, "red"))
     if error.allowed:
         message.append_text(Text.assemble("\n", ("allowed: ", "bold"), error.allowed))
     if error.remedy:

@@ -42,12 +42,13 @@ def settings(name: str, config: Path, assignments: list[str] | None) -> Settings
     found = read_yaml(config)  # before the recipe is imported, which takes seconds
     given = assignments or []
     with loading():
+        from handrail.parallel import Parallel
         from handrail.pipeline.alone import by_itself
         from handrail.pipeline.settings import is_round
 
     if not is_round(found):
         return load(schema(name), config, given, section=name)
-    return by_itself(found, name, config, given)
+    return Parallel.joined().first(lambda: by_itself(found, name, config, given))
 
 
 def stage_result(name: str, folder: Path, summary: dict | None) -> dict:

@@ -71,7 +71,7 @@ def train(cfg: BestOfN, parts: Parts, run: Run) -> None:
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards, step + 1))
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
@@ -106,9 +106,9 @@ def look(cfg: BestOfN, parts: Parts, step: int, sampled: Judged) -> dict[str, fl
 @torch.no_grad()
 def own_responses(parts: Parts, own: Judged) -> dict[str, float]:
     """Figures on responses that the policy itself has sampled; the divergence unclamped, in nats a response."""
-    rollout = own.rollout
-    logp, entropy = parts.policy.logp_and_entropy(rollout.sequences, parts.temperature)
-    logp_ref = parts.reference.logp(rollout.sequences, parts.temperature)
+    rollout, each = own.rollout, parts.parallel.each
+    logp, entropy = each(lambda rows: parts.policy.logp_and_entropy(rows, parts.temperature), rollout.sequences)
+    logp_ref = each(lambda rows: parts.reference.logp(rows, parts.temperature), rollout.sequences)
     return {
         "reward": float(own.score.mean()),
         "reward_std": float(own.score.std(correction=0)),
@@ -142,12 +142,12 @@ def improve(cfg: BestOfN, parts: Parts, rollout: Rollout, weight: Tensor, step: 
     rollout, weight = rollout[weight > 0], weight[weight > 0]
     share = constant(step, cfg.steps, cfg.warmup)
     # A minibatch's equal part of the whole: with a count of its own, one of small weights would teach as much as another.
-    count = parts.parallel.sum((weight * rollout.response_lengths).sum()) / cfg.minibatches
+    count = (weight * rollout.response_lengths).sum() / cfg.minibatches
     sums: dict[str, float] = {}
     updates = 0
     for index in minibatches(cfg, len(rollout), step):
         index = index.to(weight.device)
-        stats = {"loss": gradient(cfg, parts, rollout[index], weight[index], count)} | parts.optimizer.clip()
+        stats = gradient(cfg, parts, rollout[index], weight[index], count) | parts.optimizer.clip()
         if guard.ok(step, stats, rollout[index].tensors() | {"weight": weight[index]}):
             parts.optimizer.step(share)
         else:
@@ -164,16 +164,16 @@ def minibatches(cfg: BestOfN, responses: int, step: int) -> Iterator[Tensor]:
         yield from order.tensor_split(min(cfg.minibatches, responses))
 
 
-def gradient(cfg: BestOfN, parts: Parts, rollout: Rollout, weight: Tensor, count: Tensor) -> float:
+def gradient(cfg: BestOfN, parts: Parts, rollout: Rollout, weight: Tensor, count: Tensor) -> dict[str, float]:
     """Accumulate the gradient of one minibatch, slice by slice; returns its loss."""
     loss = 0.0
-    for index in groups(rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
+    for index in parts.parallel.share(groups, rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         index = index.to(weight.device)
         sequences = rollout.sequences[index]
         part_loss = weighted_nll(parts.policy.logp(sequences, parts.temperature), weight[index], sequences.mask, count)
         part_loss.backward()
         loss += float(part_loss.detach())
-    return loss
+    return parts.parallel.totals({"loss": loss})
 
 
 def state(parts: Parts, guards: dict[str, Guard], step: int) -> tuple[dict[str, Tensor], dict]:

@@ -17,10 +17,10 @@ from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
 from handrail.recipes.experience import token_trace
-from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything
+from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward, reward_inputs
 from handrail.records import Prompt
-from handrail.rollout import Engine, NativeEngine, Sampling
+from handrail.rollout import Engine, Sampling
 
 
 class BestOfN(Settings):
@@ -210,7 +210,7 @@ def build(cfg: BestOfN) -> tuple[Parts, dict[str, str]]:
     reference = LanguageModel.load_reference(cfg.policy)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     sampler = make_sampler(cfg, policy, reference, lambda: LanguageModel.load(cfg.policy))
-    engine, reward = NativeEngine(codec.tokenizer, codec.end_ids), load_reward(cfg.reward, cfg.policy, codec)
+    engine, reward = native_engine(codec), load_reward(cfg.reward, cfg.policy, codec)
     return assemble(cfg, codec, policy, reference, sampler, engine, reward, prompts, describe(loaded.described, left_out)), inputs
 
 
@@ -226,7 +226,7 @@ def assemble(
     described: str,
 ) -> Parts:
     """What the settings say of these roles: weighting, groups, optimiser."""
-    parallel = Parallel()
+    parallel = Parallel.joined()
     return Parts(
         codec=codec,
         policy=policy,

@@ -16,9 +16,10 @@ from handrail.config import Settings
 from handrail.data import Codec
 from handrail.evaluate import PartnerFunction
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
-from handrail.recipes.parts import derive, fingerprint, source_of
+from handrail.parallel import Parallel
+from handrail.recipes.parts import derive, fingerprint, native_engine, source_of
 from handrail.records import Message, Prompt
-from handrail.rollout import Engine, NativeEngine, Sampling
+from handrail.rollout import Engine, Sampling
 
 SWAPPED = {"user": "assistant", "assistant": "user"}
 
@@ -52,10 +53,10 @@ class Scripted:
     """A function of the user's own."""
 
     def __init__(self, function: str):
-        self.function = PartnerFunction(function)
+        self.function, self.parallel = PartnerFunction(function), Parallel.joined()
 
     def reply(self, conversations: list[Prompt], answers: list[str], seeds: list[int]) -> list[str]:
-        return self.function.replies(conversations, answers)
+        return self.parallel.first(lambda: self.function.replies(conversations, answers))
 
 
 class Played:
@@ -65,7 +66,7 @@ class Played:
         assert settings.model
         self.codec = Codec(load_tokenizer(settings.model))
         self.model = LanguageModel.load(settings.model).freeze()
-        self.engine = NativeEngine(self.codec.tokenizer, self.codec.end_ids)
+        self.engine = native_engine(self.codec)
         self.persona, self.sampling = settings.persona, settings.sampling
 
     def reply(self, conversations: list[Prompt], answers: list[str], seeds: list[int]) -> list[str]:

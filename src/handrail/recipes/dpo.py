@@ -46,6 +46,7 @@ from handrail.recipes.parts import (
     describe,
     fingerprint,
     machine,
+    native_engine,
     open_run,
     prefixed,
     seed_everything,
@@ -55,7 +56,6 @@ from handrail.recipes.parts import (
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import load_reward, reward_inputs
 from handrail.records import Ranking
-from handrail.rollout import NativeEngine
 from handrail.track import Guard, Run
 
 
@@ -106,7 +106,7 @@ class Parts:
 
     def implied(self, sequences: Sequences, logp_ref: Tensor) -> Tensor:
         """[M] implicit reward of each response; logp_ref is [M], nats a response."""
-        logp = self.reads(sequences).sum(1)
+        logp = self.parallel.each(self.reads, sequences).sum(1)
         return self.objective.reward(Said(logp, logp_ref.to(logp.device), sequences.response_lengths.to(logp)))
 
 
@@ -117,19 +117,18 @@ def build(cfg: DPO) -> tuple[Parts, dict[str, str]]:
     codec, policy = Codec(load_tokenizer(cfg.policy), cfg.template), LanguageModel.load(cfg.policy)
     objective = OBJECTIVES[cfg.loss.name](cfg.loss)
     temperature = cfg.online.sampling.temperature if cfg.online else 1.0  # the policy is the law that is sampled
-    reads, reference = partial(policy.logp, temperature=temperature), None
+    parallel, reads, reference = Parallel.joined(), partial(policy.logp, temperature=temperature), None
     if objective.refers:
-        reference = partial(LanguageModel.load_reference(cfg.policy).logp, temperature=temperature)
+        reference = partial(parallel.each, partial(LanguageModel.load_reference(cfg.policy).logp, temperature=temperature))
     source: PreferenceSource
     if cfg.online:
         source, test, described, inputs = online(cfg, cfg.online, codec, policy, reference)
     else:
-        source, test, described, inputs = offline(cfg, codec, policy, reads, reference, objective)
+        source, test, described, inputs = offline(cfg, codec, policy, partial(parallel.each, reads), reference, objective)
     if cfg.test:
         loaded = load_rankings(cfg.test)
         test, inputs["test"] = within_context(codec, loaded.records, policy.context)[0], loaded.sha256
     exam = Exam(codec, [r for r in test if r.pairs()], policy.context, reference)
-    parallel = Parallel()
     optimizer = Optimizer({"policy": (policy.parameters(), cfg.lr)}, 0.0, cfg.max_grad_norm, parallel)
     parts = Parts(codec, policy, objective, source, exam, reads, optimizer, parallel, described)
     return parts, inputs | {"policy": fingerprint(cfg.policy.path)}
@@ -184,8 +183,7 @@ def online(
     loaded = load_prompts(settings.prompts)
     prompts, left_out = within_context(codec, loaded.records, policy.context - settings.sampling.max_new_tokens)
     reward = load_reward(settings.reward, cfg.policy, codec)
-    engine = NativeEngine(codec.tokenizer, codec.end_ids)
-    source = Online(settings, cfg.batch_size, cfg.seed, codec, engine, policy, reference, reward, prompts)
+    source = Online(settings, cfg.batch_size, cfg.seed, codec, native_engine(codec), policy, reference, reward, prompts)
     return source, [], describe(loaded.described, left_out), {"prompts": loaded.sha256} | reward_inputs(settings.reward)
 
 
@@ -235,7 +233,7 @@ def train(cfg: DPO, parts: Parts, run: Run) -> None:
                 tensors = prefixed("policy", parts.policy.state()) | prefixed("optimizer", parts.optimizer.state())
                 run.save(step + 1, tensors, {"guards": {name: guard.state() for name, guard in guards.items()}})
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**seen, **parts.exam.result(parts.implied), "data": parts.described, "steps": steps})
 
 
@@ -244,9 +242,9 @@ def gradient(cfg: DPO, parts: Parts, batch: PreferenceBatch, kl: Tensor) -> dict
     batch, kl = batch.to(parts.policy.device), kl.to(parts.policy.device)
     answers, prompts = batch.sequences.response_lengths[batch.index], batch.sequences.prompt_lengths[batch.index[:, 0]]
     lengths = prompts + torch.where(batch.mask, answers, 0).sum(1)  # a prompt is read once for all its responses
-    counts = Counts.of(batch.labels, parts.parallel)
+    counts = Counts.of(batch.labels)
     sums: dict[str, Tensor] = {}
-    for part in slices(lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
+    for part in parts.parallel.share(slices, lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         part = part.to(lengths.device)
         mask, labels = batch.mask[part], batch.labels[part]
         rows = batch.index[part][mask]
@@ -260,7 +258,7 @@ def gradient(cfg: DPO, parts: Parts, batch: PreferenceBatch, kl: Tensor) -> dict
         stats |= {"logp_rejected": (labels.undesirable * logp).sum() / counts.undesirable, "loss": loss.detach()}
         sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
     absent = [side for side, count in (("chosen", counts.desirable), ("rejected", counts.undesirable)) if not count]
-    return {name: float(value) for name, value in sums.items() if name.rpartition("_")[2] not in absent}
+    return {name: value for name, value in parts.parallel.totals(sums).items() if name.rpartition("_")[2] not in absent}
 
 
 def spread(x: Tensor, mask: Tensor) -> Tensor:

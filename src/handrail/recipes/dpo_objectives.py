@@ -21,7 +21,6 @@ from handrail.algo.direct import (
 )
 from handrail.batch import Labels
 from handrail.config import Settings
-from handrail.parallel import Parallel
 
 
 class Loss(Settings):
@@ -69,8 +68,8 @@ class Counts:
     undesirable: Tensor
 
     @classmethod
-    def of(cls, labels: Labels, parallel: Parallel) -> "Counts":
-        return cls(*(parallel.sum(x.sum()) for x in (labels.wins, labels.desirable, labels.undesirable)))
+    def of(cls, labels: Labels) -> "Counts":
+        return cls(*(x.sum() for x in (labels.wins, labels.desirable, labels.undesirable)))
 
 
 def pairs(labels: Labels) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from handrail.batch import Labels, PreferenceBatch, Rollout, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source
 from handrail.models import LanguageModel
+from handrail.parallel import Parallel
 from handrail.recipes.parts import derive, shuffled
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import RewardSettings, RewardSource
@@ -235,7 +236,7 @@ class Online:
         self.model, self.reference, self.reward, self.prompts = model, reference, reward, prompts
         self.prompt_ids = [codec.encode_prompt(p) for p in prompts]
         self.labels = PAIRS[settings.pairs]
-        self.steps = settings.steps
+        self.steps, self.parallel = settings.steps, Parallel.joined()
 
     def prepare(self) -> None:
         """Nothing: responses that do not exist yet cannot be read."""
@@ -255,7 +256,8 @@ class Online:
         mask = labels.desirable + labels.undesirable > 0
         index = torch.arange(len(repeated), device=score.device).view(-1, k) * mask
 
-        logp, entropy = self.model.logp_and_entropy(rollout.sequences, self.settings.sampling.temperature)
+        temperature = self.settings.sampling.temperature
+        logp, entropy = self.parallel.each(lambda rows: self.model.logp_and_entropy(rows, temperature), rollout.sequences)
         logp_ref = self.reference(rollout.sequences) if self.reference else torch.zeros_like(logp)
         seen = {"reward": float(score.mean()), "reward_std": float(score.std(correction=0))}
         seen |= {name: float(value.mean()) for name, value in components.items()}

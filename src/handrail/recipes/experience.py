@@ -10,6 +10,7 @@ from handrail.algo.stats import masked_mean
 from handrail.batch import Experience, Rollout
 from handrail.data import Codec
 from handrail.models import LanguageModel
+from handrail.parallel import Parallel
 from handrail.recipes.parts import RunSettings, generator
 from handrail.records import Prompt
 
@@ -32,9 +33,10 @@ def widen(x: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def moved(policy: LanguageModel, experience: Experience, temperature: float) -> float:
+def moved(policy: LanguageModel, experience: Experience, temperature: float, parallel: Parallel) -> float:
     """How far a step has moved the policy, KL(pi_old || pi) in nats a token."""
-    logp = widen(policy.logp(experience.rollout.sequences, temperature), experience.mask)
+    logp = parallel.each(lambda rows: policy.logp(rows, temperature), experience.rollout.sequences)
+    logp = widen(logp, experience.mask)
     return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
 
 
@@ -47,7 +49,10 @@ class Witness:
 
     ALTERNATIVES = 5  # tokens of each model at each place
 
-    def __init__(self, kept: RunSettings, steps: int, codec: Codec, models: dict[str, LanguageModel], temperature: float):
+    def __init__(
+        self, kept: RunSettings, steps: int, codec: Codec, models: dict[str, LanguageModel], temperature: float, parallel: Parallel
+    ):
+        self.parallel = parallel
         self.every, self.rows, self.steps = kept.trace_every, kept.trace_rows, steps
         self.codec, self.models, self.temperature = codec, models, temperature
         self.on = False
@@ -77,22 +82,28 @@ class Witness:
 
         `rows` are the responses that were learned from, in the order in which `minibatches` had them.
         """
-        found: dict[str, list] = {
-            f"pass_{name}": [[] for _ in lengths] for name in ("update", "count", "weight", "logp", "value", "entropy")
-        }
+        names = ("update", "count", "weight", "logp", "value", "entropy")
+        found: dict[str, list] = {f"pass_{name}": [[] for _ in lengths] for name in names}
+        passes = self.parallel.gather(self._passes(rows, epochs, pieces, seed, step, lengths))
+        for row, numbers in sorted((p for own in passes for p in own), key=lambda p: p[1]["update"]):
+            for name, value in numbers.items():
+                found[f"pass_{name}"][row].append(value)
+        return {name: column for name, column in found.items() if any(column)} | self.held
+
+    def _passes(self, rows: Tensor, epochs: int, pieces: int, seed: int, step: int, lengths: list[int]) -> list[tuple[int, dict]]:
+        """Of each pass over one of the first responses that this process made: which response, and its numbers by name."""
+        found: list[tuple[int, dict]] = []
         seen = iter(self.seen)
         for update, order in enumerate(orders(len(rows), epochs, pieces, seed, step)):
-            left = len(order)
+            left = len(order[self.parallel.turn])
             while left > 0 and (part := next(seen, None)):
                 index, count, weight, numbers = part
                 left -= len(index)
                 for place, row in enumerate(rows[order[index]].tolist()):
                     if row < len(lengths):
                         plain = {"update": update, "count": int(count), "weight": float(weight[place, 0])}
-                        tokens = {name: x[place, : lengths[row]].tolist() for name, x in numbers.items()}
-                        for name, value in (plain | tokens).items():
-                            found[f"pass_{name}"][row].append(value)
-        return {name: column for name, column in found.items() if any(column)} | self.held
+                        found.append((row, plain | {name: x[place, : lengths[row]].tolist() for name, x in numbers.items()}))
+        return found
 
 
 def token_trace(

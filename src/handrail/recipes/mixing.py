@@ -16,6 +16,7 @@ from handrail.batch import Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, demonstration_example, load_demonstrations, load_prompts, within_context
 from handrail.models import LanguageModel, groups
+from handrail.parallel import Parallel
 from handrail.recipes.parts import shuffled
 
 
@@ -43,19 +44,19 @@ class Mixture(Nothing):
     """coef times the mean negative log-probability of the data's tokens, a batch an update, each example once an epoch."""
 
     def __init__(self, settings: Mix, codec: Codec, context: int, seed: int):
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.parallel = settings, seed, Parallel.joined()
         self.sequences, self.sha256 = _sequences(settings, codec, context)
 
     def gradient(self, policy: LanguageModel, update: int, micro_tokens: int) -> dict[str, float]:
         rows = shuffled(len(self.sequences), self.settings.batch_size, update, self.seed)
         batch = self.sequences[torch.tensor(rows)]
         count, total = batch.response_lengths.sum(), 0.0
-        for index in groups(batch.lengths, micro_tokens or policy.forward.tokens):
+        for index in self.parallel.share(groups, batch.lengths, micro_tokens or policy.forward.tokens):
             part = batch[index]
             loss: Tensor = -masked_sum(policy.logp(part), part.mask.to(policy.device)) / count
             (self.settings.coef * loss).backward()
             total += float(loss.detach())
-        return {"ptx_loss": total}
+        return self.parallel.totals({"ptx_loss": total})
 
 
 def _sequences(settings: Mix, codec: Codec, context: int) -> tuple[Sequences, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,10 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from handrail.batch import Rollout
 from handrail.config import Settings
+from handrail.data import Codec
 from handrail.errors import ConfigError
-from handrail.models import best_matmul, resolve
+from handrail.models import LanguageModel, best_matmul, resolve
 from handrail.parallel import Parallel
+from handrail.rollout import Engine, NativeEngine, Sampling
 from handrail.track import Run
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -37,7 +40,8 @@ class RunSettings(Settings):
 
 @cache
 def machine() -> str:
-    """Make the machine ready, once a process: the fastest exact matrix products."""
+    """Make the machine ready, once a process: its place among others, the fastest exact matrix products."""
+    Parallel.joined()
     done = best_matmul()
     logging.getLogger(__name__).info(done)
     return done
@@ -98,6 +102,31 @@ def constant(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / (warmup + 1))
 
 
+class SharedEngine:
+    """An engine in each process: each samples its share of the rows, and all have all of them."""
+
+    def __init__(self, engine: Engine, parallel: Parallel):
+        self.engine, self.parallel = engine, parallel
+
+    def sync(self, policy: LanguageModel) -> None:
+        """Sample from `policy` from now on."""
+        self.engine.sync(policy)
+
+    def generate(
+        self, prompts: list[list[int]], seeds: list[int], sampling: Sampling, progress: Callable[[int], None] | None = None
+    ) -> Rollout:
+        """One response to each prompt; see `Engine.generate`.  As a row follows from its seed, it does not matter who samples it."""
+        rollout = self.parallel.each(lambda p, s: self.engine.generate(p, s, sampling, progress), prompts, seeds)
+        if progress:
+            progress(len(prompts))
+        return rollout
+
+
+def native_engine(codec: Codec) -> SharedEngine:
+    """The engine that is built in."""
+    return SharedEngine(NativeEngine(codec.tokenizer, codec.end_ids), Parallel.joined())
+
+
 class Optimizer:
     """AdamW over named groups of parameters, each with its learning rate and its own gradient clip."""
 
@@ -130,7 +159,7 @@ class Optimizer:
                 yield f"{group}.{name}", parameter
 
     def clip(self) -> dict[str, float]:
-        """Clip each group's gradient; returns the norms before, `grad_norm.<group>`."""
+        """Clip each group's gradient, which is the sum of all processes'; returns the norms before, `grad_norm.<group>`."""
         return {
             f"grad_norm.{name}": float(self.parallel.clip_grad(parameters.values(), self.max_grad_norm))
             for name, parameters in self.groups.items()
@@ -178,8 +207,9 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def open_run(out: str, stage: str, cfg: Settings, kept: RunSettings, inputs: dict[str, str]) -> Run:
-    """The run folder of a stage, new or taken up again."""
-    return Run.open(out, stage, cfg, inputs, kept.save_every, kept.keep, free=RunSettings.FREE, trackers=kept.trackers)
+    """The run folder of a stage, new or taken up again; of several processes the first writes into it."""
+    peers, free = Parallel.joined(), RunSettings.FREE
+    return Run.open(out, stage, cfg, inputs, kept.save_every, kept.keep, free=free, trackers=kept.trackers, peers=peers)
 
 
 def source_of(function: str) -> str:

@@ -83,7 +83,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards))
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
@@ -95,10 +95,10 @@ def act(cfg: PPO, parts: Parts, step: int) -> tuple[Rollout, list[int]]:
 @torch.no_grad()
 def judge(parts: Parts, rollout: Rollout, numbers: list[int]) -> Verdict:
     """Everything is computed again by the trainer, so that no difference to the engine leaks into the ratio."""
-    sequences = rollout.sequences
-    logp, entropy = parts.policy.logp_and_entropy(sequences, parts.temperature)
-    logp_ref = parts.reference.logp(sequences, parts.temperature)
-    values, after = parts.critic.values(sequences)
+    each, sequences = parts.parallel.each, rollout.sequences
+    logp, entropy = each(lambda rows: parts.policy.logp_and_entropy(rows, parts.temperature), sequences)
+    logp_ref = each(lambda rows: parts.reference.logp(rows, parts.temperature), sequences)
+    values, after = each(parts.critic.values, sequences)
     texts = [parts.codec.decode(ids) for ids in rollout.responses()]
     turns = parts.answers.turns(numbers, logp.device)
     score, tokens, components = parts.reward.by_token(rollout, turns.prompts, texts)
@@ -144,15 +144,15 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
             break
     if not updates:  # every response was left out
         return {"updates": 0}
-    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature)) if learn_policy else {}
+    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel)) if learn_policy else {}
     return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
     """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
-    count, weight = parts.parallel.sum(minibatch.mask.sum()), parts.weigh(minibatch.mask)
+    count, weight = minibatch.mask.sum(), parts.weigh(minibatch.mask)
     sums: dict[str, Tensor] = {}
-    for index in groups(minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
+    for index in parts.parallel.share(groups, minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         index = index.to(minibatch.advantage.device)
         part, share = minibatch[index], weight[index]
         logp, entropy, values = parts.actor_critic(part.rollout.sequences)
@@ -168,7 +168,7 @@ def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) 
         loss.backward()
         stats |= {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()}
         sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
-    return {name: float(value) for name, value in sums.items()}
+    return parts.parallel.totals(sums)
 
 
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:

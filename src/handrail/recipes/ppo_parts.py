@@ -29,9 +29,9 @@ from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
 from handrail.recipes.experience import Witness, token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, objective, weigh
-from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything
+from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model, reward_inputs
-from handrail.rollout import NativeEngine, Sampling
+from handrail.rollout import Sampling
 
 
 class PPO(Settings):
@@ -155,7 +155,7 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
     codec = Codec(load_tokenizer(cfg.policy), cfg.template)
     roles = (separate if cfg.roles == "separate" else one_trunk)(cfg, codec)
     prompts, left_out = within_context(codec, loaded.records, roles.policy.context - cfg.sampling.max_new_tokens)
-    engine, context = NativeEngine(codec.tokenizer, codec.end_ids), roles.policy.context
+    engine, context = native_engine(codec), roles.policy.context
     answers, of_partner = make_answers(cfg.partner, codec, engine, prompts, cfg.sampling, cfg.seed, context)
     mixed, of_mix = mixture(cfg.mix, codec, context, cfg.seed)
     return assemble(cfg, codec, roles, answers, mixed, describe(loaded.described, left_out)), inputs | of_mix | of_partner
@@ -163,8 +163,9 @@ def build(cfg: PPO) -> tuple[Parts, dict[str, str]]:
 
 def assemble(cfg: PPO, codec: Codec, roles: Roles, answers: Answers, mixed: Nothing, described: str) -> Parts:
     """What the settings say of these roles: reward, divergence, objective, value loss, optimiser."""
-    parallel = Parallel()
+    parallel = Parallel.joined()
     groups = {"policy": (roles.policy.parameters(), cfg.lr), "critic": (roles.critic.parameters(), cfg.critic_lr)}
+    models = {"policy": roles.policy, "reference": roles.reference}
     return Parts(
         codec=codec,
         policy=roles.policy,
@@ -181,7 +182,7 @@ def assemble(cfg: PPO, codec: Codec, roles: Roles, answers: Answers, mixed: Noth
         answers=answers,
         temperature=cfg.sampling.temperature,
         parallel=parallel,
-        witness=Witness(cfg.run, cfg.steps, codec, {"policy": roles.policy, "reference": roles.reference}, cfg.sampling.temperature),
+        witness=Witness(cfg.run, cfg.steps, codec, models, cfg.sampling.temperature, parallel),
         described=described,
     )
 

@@ -72,15 +72,16 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards))
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
 @torch.no_grad()
 def judge(parts: Parts, rollout: Rollout, numbers: list[int]) -> Verdict:
     """Everything is computed again by the trainer, so that no difference to the engine leaks into the ratio."""
-    logp, entropy = parts.policy.logp_and_entropy(rollout.sequences, parts.temperature)
-    logp_ref = parts.reference.logp(rollout.sequences, parts.temperature)
+    each, sequences = parts.parallel.each, rollout.sequences
+    logp, entropy = each(lambda rows: parts.policy.logp_and_entropy(rows, parts.temperature), sequences)
+    logp_ref = each(lambda rows: parts.reference.logp(rows, parts.temperature), sequences)
     return parts.source.judge(rollout, numbers, logp, logp_ref, entropy)
 
 
@@ -116,15 +117,15 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
     if not updates:  # every response was left out
         return {"updates": 0}
-    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature))
+    adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel))
     return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
 
 
 def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[str, float]:
     """Accumulate the gradient of one minibatch, slice by slice; the count is the whole minibatch's."""
-    count, weight = parts.parallel.sum(minibatch.mask.sum()), parts.weigh(minibatch.mask)
+    count, weight = minibatch.mask.sum(), parts.weigh(minibatch.mask)
     sums: dict[str, Tensor] = {}
-    for index in groups(minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
+    for index in parts.parallel.share(groups, minibatch.rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         index = index.to(minibatch.advantage.device)
         part, share = minibatch[index], weight[index]
         logp, entropy = parts.policy.logp_and_entropy(part.rollout.sequences, parts.temperature)
@@ -137,7 +138,7 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
         loss.backward()
         stats |= {"policy_loss": policy_loss.detach()} | {name: value.detach() for name, value in learnt.items()}
         sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
-    return {name: float(value) for name, value in sums.items()}
+    return parts.parallel.totals(sums)
 
 
 def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, float]:

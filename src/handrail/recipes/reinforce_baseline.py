@@ -12,6 +12,7 @@ from handrail.algo.value import value_loss
 from handrail.batch import Experience, Rollout
 from handrail.config import Settings
 from handrail.models import ModelSettings, ScalarModel, load_causal
+from handrail.parallel import Parallel
 from handrail.recipes.experience import widen
 
 BaselineKind = Literal["none", "constant", "moving_average", "leave_one_out", "group", "group_normalised", "batch_normalised", "value"]
@@ -118,11 +119,11 @@ class Learned(NoBaseline):
 
     def __init__(self, settings: BaselineSettings, critic: ScalarModel):
         super().__init__(settings)
-        self.critic = critic
+        self.critic, self.parallel = critic, Parallel.joined()
 
     @torch.no_grad()
     def __call__(self, returns: Tensor, total: Tensor, rollout: Rollout, group: Tensor) -> tuple[Tensor, Tensor]:
-        return self.critic.values(rollout.sequences)[0], torch.ones_like(total)[:, None]
+        return self.parallel.each(self.critic.values, rollout.sequences)[0], torch.ones_like(total)[:, None]
 
     def parameters(self) -> dict[str, tuple[dict[str, torch.nn.Parameter], float]]:
         return {"critic": (self.critic.parameters(), self.settings.lr)}

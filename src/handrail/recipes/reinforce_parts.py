@@ -21,11 +21,11 @@ from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
 from handrail.recipes.experience import Witness, token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, Reinforced, objective, weigh
-from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, seed_everything, shuffled
+from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything, shuffled
 from handrail.recipes.reinforce_baseline import BaselineSettings, NoBaseline, make_baseline
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward, reward_inputs
 from handrail.records import Rating
-from handrail.rollout import NativeEngine, Sampling
+from handrail.rollout import Sampling
 
 
 class Reinforcement(Settings):
@@ -237,8 +237,9 @@ def assemble(
     described: str,
 ) -> Parts:
     """What the settings say of these roles: credit, divergence, objective, optimiser."""
-    parallel = Parallel()
+    parallel = Parallel.joined()
     groups = {"policy": (policy.parameters(), cfg.lr)} | baseline.parameters()
+    models = {"policy": policy, "reference": reference}
     return Parts(
         codec=codec,
         policy=policy,
@@ -253,7 +254,7 @@ def assemble(
         optimizer=Optimizer(groups, 0.0, cfg.max_grad_norm, parallel),
         temperature=cfg.sampling.temperature,
         parallel=parallel,
-        witness=Witness(cfg.run, cfg.steps, codec, {"policy": policy, "reference": reference}, cfg.sampling.temperature),
+        witness=Witness(cfg.run, cfg.steps, codec, models, cfg.sampling.temperature, parallel),
         described=described,
     )
 
@@ -265,8 +266,7 @@ def fresh(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Fres
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     reward = load_reward(cfg.reward, cfg.policy, codec)
     inputs = {"prompts": loaded.sha256} | reward_inputs(cfg.reward)
-    engine = NativeEngine(codec.tokenizer, codec.end_ids)
-    answers, of_partner = make_answers(cfg.partner, codec, engine, prompts, cfg.sampling, cfg.seed, policy.context)
+    answers, of_partner = make_answers(cfg.partner, codec, native_engine(codec), prompts, cfg.sampling, cfg.seed, policy.context)
     return Fresh(cfg, codec, answers, reward), describe(loaded.described, left_out), inputs | of_partner
 
 

@@ -37,6 +37,7 @@ from handrail.recipes.parts import (
     fingerprint,
     generator,
     machine,
+    native_engine,
     open_run,
     prefixed,
     seed_everything,
@@ -46,7 +47,7 @@ from handrail.recipes.parts import (
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model
 from handrail.records import Prompt
-from handrail.rollout import Engine, NativeEngine, Sampling
+from handrail.rollout import Engine, Sampling
 from handrail.track import Guard, Run
 
 NUMBERS = 2**26  # logits at once, 256 MiB of float32
@@ -94,6 +95,7 @@ class Parts:
     watch: RewardSource  # the same reward on whole responses, and the monitor
     choose: Callable[[Tensor, Tensor, Tensor], Tensor]
     optimizer: Optimizer
+    parallel: Parallel
     engine: Engine
     prompts: list[Prompt]
     prompt_ids: list[list[int]]
@@ -111,6 +113,7 @@ def build(cfg: Relaxed) -> tuple[Parts, dict[str, str]]:
     model = load_reward_model(cfg.reward, cfg.policy, codec, None)
     prompts, left_out = within_context(codec, loaded.records, policy.context - cfg.sampling.max_new_tokens)
     settings = RewardSettings(model=cfg.reward, monitor=cfg.monitor, end_penalty=0.0)
+    parallel = Parallel.joined()
     parts = Parts(
         codec=codec,
         policy=policy,
@@ -118,8 +121,9 @@ def build(cfg: Relaxed) -> tuple[Parts, dict[str, str]]:
         model=model,
         watch=RewardSource(settings, model, cfg.policy, codec),
         choose={"straight_through": straight_through(cfg.tau), "expected": expected}[cfg.choice],
-        optimizer=Optimizer({"policy": (policy.parameters(), cfg.lr)}, 0.0, cfg.max_grad_norm, Parallel()),
-        engine=NativeEngine(codec.tokenizer, codec.end_ids),
+        optimizer=Optimizer({"policy": (policy.parameters(), cfg.lr)}, 0.0, cfg.max_grad_norm, parallel),
+        parallel=parallel,
+        engine=native_engine(codec),
         prompts=prompts,
         prompt_ids=[codec.encode_prompt(p) for p in prompts],
         described=describe(loaded.described, left_out),
@@ -187,7 +191,7 @@ def train(cfg: Relaxed, parts: Parts, run: Run) -> None:
                 tensors = prefixed("policy", parts.policy.state()) | prefixed("optimizer", parts.optimizer.state())
                 run.save(step + 1, tensors, {"guard": guard.state()})
             run.check()
-    parts.policy.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: parts.policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
@@ -196,9 +200,9 @@ def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> dic
     width, vocabulary = sequences.mask.shape[1], parts.policy.causal.config.vocab_size
     rows = cfg.rows or max(1, NUMBERS // (width * vocabulary))
     sums = {"reward_relaxed": 0.0, "kl_exact": 0.0}
-    for start in range(0, len(sequences), rows):
-        part = sequences[slice(start, start + rows)]
-        noise = torch.stack([row_noise(cfg, step, start + i, part.mask.shape[1], vocabulary) for i in range(len(part))]).to(part.ids.device)
+    for index in torch.arange(len(sequences))[parts.parallel.turn].split(rows):
+        part = sequences[index.to(sequences.ids.device)]
+        noise = torch.stack([row_noise(cfg, step, row, part.mask.shape[1], vocabulary) for row in index.tolist()]).to(part.ids.device)
         logits = token_logits(parts.policy, part, cfg.sampling.temperature)
         with torch.no_grad():
             logits_ref = token_logits(parts.reference, part, cfg.sampling.temperature)
@@ -207,7 +211,7 @@ def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> dic
         (-(score - cfg.beta * divergence).sum() / len(sequences)).backward()
         sums["reward_relaxed"] += float(score.detach().sum()) / len(sequences)
         sums["kl_exact"] += float(divergence.detach().sum()) / len(sequences)
-    return sums
+    return parts.parallel.totals(sums)
 
 
 def row_noise(cfg: Relaxed, step: int, row: int, width: int, vocabulary: int) -> Tensor:
@@ -219,9 +223,9 @@ def row_noise(cfg: Relaxed, step: int, row: int, width: int, vocabulary: int) ->
 @torch.no_grad()
 def look(cfg: Relaxed, parts: Parts, rollout: Rollout, prompts: list[Prompt]) -> tuple[dict[str, float], dict[str, list]]:
     """What is logged of a step before the update, and its trace; the divergence unclamped, in nats a response."""
-    sequences, mask = rollout.sequences, rollout.mask
-    logp, entropy = parts.policy.logp_and_entropy(sequences, cfg.sampling.temperature)
-    logp_ref = parts.reference.logp(sequences, cfg.sampling.temperature)
+    each, sequences, mask = parts.parallel.each, rollout.sequences, rollout.mask
+    logp, entropy = each(lambda rows: parts.policy.logp_and_entropy(rows, cfg.sampling.temperature), sequences)
+    logp_ref = each(lambda rows: parts.reference.logp(rows, cfg.sampling.temperature), sequences)
     texts = [parts.codec.decode(ids) for ids in rollout.responses()]
     reward, components = parts.watch(rollout, prompts, texts)
     kl = kl_k1(logp, logp_ref)

@@ -22,10 +22,9 @@ from handrail.batch import RankingBatch, Sequences
 from handrail.data import ranking_batch
 from handrail.evaluate import held_out
 from handrail.models import ScalarModel
-from handrail.recipes.parts import cosine, derive, open_run, prefixed, seed_everything, shuffled, slices, under
+from handrail.recipes.parts import cosine, derive, native_engine, open_run, prefixed, seed_everything, shuffled, slices, under
 from handrail.recipes.progress import cumulative, progress
 from handrail.recipes.reward_parts import Loss, Parts, Reward, build
-from handrail.rollout import NativeEngine
 from handrail.track import Guard, Run
 
 
@@ -50,7 +49,7 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
     with progress("reward", steps, run.step) as advance:
         for step in range(run.step, steps):
             started = time.perf_counter()
-            seed_everything(cfg.seed, "step", step)
+            seed_everything(cfg.seed, "step", step, *parts.parallel.apart)  # of dropout
             rows = shuffled(len(parts.train), cfg.batch_size, step, cfg.seed)
             batch = ranking_batch(parts.codec, [parts.train[i] for i in rows], model.context)
             model.hf.train()
@@ -68,7 +67,7 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
                 run.save(step + 1, tensors, {"guard": guard.state()})
             run.check()
     model.normalise(outputs(cfg, parts))
-    model.save(run.folder / "model", parts.codec.tokenizer)
+    parts.parallel.first(lambda: model.save(run.folder / "model", parts.codec.tokenizer))
     tested = held_out(model, parts.codec, parts.test)
     run.finish({**tested, "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
 
@@ -80,7 +79,7 @@ def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) ->
     lengths = prompts + torch.where(batch.mask, answers, 0).sum(1)  # a prompt is read once for all its responses
     count, seen = batch.weight.sum().to(model.device), batch.weight[:, None] * parts.share[rows]
     rankings, loss, right, pairs = len(batch.index), 0.0, 0.0, 0
-    for index in slices(lengths, cfg.micro_tokens or model.forward.tokens):
+    for index in parts.parallel.share(slices, lengths, cfg.micro_tokens or model.forward.tokens):
         part, mask = batch.index[index], batch.mask[index]
         found = readings(model, batch.sequences[part[mask]])
         mask, places, margin = (x[index].to(model.device) for x in (batch.mask, batch.places, batch.margin))
@@ -95,7 +94,8 @@ def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) ->
         loss += float(part_loss.detach())
         good, n = ordered(torch.stack(last).detach().mean(0), places, mask)
         right, pairs = right + good, pairs + n
-    return {"loss": loss, "accuracy": right / max(1, pairs), "pairs": pairs}
+    sums = parts.parallel.totals({"loss": loss, "right": right, "pairs": pairs})
+    return {"loss": sums["loss"], "accuracy": sums["right"] / max(1, sums["pairs"]), "pairs": int(sums["pairs"])}
 
 
 def over_members(
@@ -135,9 +135,9 @@ def outputs(cfg: Reward, parts: Parts) -> Tensor:
     texts = {r.prompt.text: r.prompt for r in parts.train}
     prompts = [parts.codec.encode_prompt(p) for p in texts.values()]
     chosen = [prompts[i] for i in shuffled(len(prompts), cfg.normalise_on, 0, derive(cfg.seed, "normalise"))]
-    engine = NativeEngine(parts.codec.tokenizer, parts.codec.end_ids)
+    engine = native_engine(parts.codec)
     engine.sync(parts.start)
     with progress("normalise", len(chosen)) as advance:
         seeds = [derive(cfg.seed, "normalise", i) for i in range(len(chosen))]
         rollout = engine.generate(chosen, seeds, cfg.sampling, cumulative(advance))
-    return parts.model.head_scores(rollout.sequences)
+    return parts.parallel.each(parts.model.head_scores, rollout.sequences)

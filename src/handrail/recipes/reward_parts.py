@@ -76,6 +76,7 @@ class Parts:
     model: ScalarModel
     start: LanguageModel  # samples the responses to normalise on
     optimizer: Optimizer
+    parallel: Parallel
     loss: Loss  # of scores, places, mask, margin, weight, count
     train: list[Ranking]
     criterion: Tensor  # [N] int64, of each ranking to train on
@@ -107,13 +108,14 @@ def build(cfg: Reward) -> tuple[Parts, dict[str, str]]:
         inputs["test"] = other.sha256
     else:
         train, test = split_by_prompt(records, cfg.held_out, cfg.seed)
-    train = weighted(train, loaded.records, cfg.labeller_weights)
+    parallel, train = Parallel.joined(), weighted(train, loaded.records, cfg.labeller_weights)
     check(cfg, train, test, criteria)
     parts = Parts(
         codec=codec,
         model=model,
         start=LanguageModel.load_reference(cfg.model),
-        optimizer=Optimizer({"reward": (model.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, Parallel()),
+        optimizer=Optimizer({"reward": (model.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, parallel),
+        parallel=parallel,
         loss=plackett_luce_loss if cfg.loss == "plackett_luce" else partial(ranking_loss, smoothing=cfg.label_smoothing),
         train=train,
         criterion=torch.tensor([criteria.index(r.criterion) for r in train]),

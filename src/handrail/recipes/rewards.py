@@ -12,6 +12,7 @@ from handrail.config import Settings
 from handrail.data import Codec
 from handrail.evaluate import FunctionJudge, TokenFunction, total
 from handrail.models import Combine, ModelSettings, ScalarModel, load_tokenizer, same_vocabulary
+from handrail.parallel import Parallel
 from handrail.recipes.parts import fingerprint, source_of
 from handrail.records import Prompt
 
@@ -168,32 +169,34 @@ class _Model:
     """The score of a reward model."""
 
     def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
-        self.model = load_reward_model(term.model, like, codec, None)
+        self.model, self.parallel = load_reward_model(term.model, like, codec, None), Parallel.joined()
 
     def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
-        return self.model.score(rollout.sequences).float()
+        return self.parallel.each(self.model.score, rollout.sequences).float()
 
 
 class _Function:
     """What a function of the user says of each response."""
 
     def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
-        self.function = FunctionJudge(term.function, "", settings.attempts, settings.seconds)
+        self.function, self.parallel = FunctionJudge(term.function, "", settings.attempts, settings.seconds), Parallel.joined()
 
     def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
-        return torch.tensor(self.function.score(prompts, texts))
+        return torch.tensor(self.parallel.first(lambda: self.function.score(prompts, texts)))
 
 
 class _TokenFunction:
     """What a function of the user says of each token."""
 
     def __init__(self, term: RewardTerm, settings: RewardSettings, like: ModelSettings, codec: Codec):
-        self.codec, self.function = codec, TokenFunction(term.token_function, settings.attempts, settings.seconds)
+        self.codec, self.parallel = codec, Parallel.joined()
+        self.function = TokenFunction(term.token_function, settings.attempts, settings.seconds)
 
     def __call__(self, rollout: Rollout, prompts: list[Prompt], texts: list[str]) -> Tensor:
         rewards = torch.zeros(rollout.logp.shape)
         pieces = [self.codec.pieces(ids) for ids in rollout.responses()]
-        for row, values in zip(rewards, self.function.values(prompts, texts, pieces), strict=True):
+        found = self.parallel.first(lambda: self.function.values(prompts, texts, pieces))
+        for row, values in zip(rewards, found, strict=True):
             row[: len(values)] = torch.tensor(values)
         return rewards
 
@@ -228,11 +231,14 @@ SOURCES: dict[str, type[Term]] = {  # by the kind of a term
 
 
 class RewardSource:
-    """The reward of each response: the weighted sum of what was asked for, under the rule for responses that were cut."""
+    """The reward of each response: the weighted sum of what was asked for, under the rule for responses that were cut.
+
+    Of several processes each asks reward models of its share; functions of the user's are called in the first, with all.
+    """
 
     def __init__(self, settings: RewardSettings, model: ScalarModel | None, like: ModelSettings, codec: Codec):
         """Args: model, the one at `settings.model`, loaded by who also makes a critic of it; like, how further ones are held."""
-        self.settings, self.model = settings, model
+        self.settings, self.model, self.parallel = settings, model, Parallel.joined()
         self.cut = {"penalty": Penalised, "bootstrap": Bootstrapped, "mask": Masked}[settings.cut](settings.end_penalty)
         self.function = _judge(settings.function, settings)
         self.monitor = _judge(settings.monitor, settings)
@@ -250,18 +256,19 @@ class RewardSource:
         tokens = torch.zeros(rollout.logp.shape, device=device)
         components: dict[str, Tensor] = {}
         if self.model:
-            components["reward_model"], of_heads = self.model.judged(rollout.sequences)
+            components["reward_model"], of_heads = self.parallel.each(self.model.judged, rollout.sequences)
             components |= of_heads
             score = score + self.settings.model_weight * components["reward_model"]
-        if self.function:
-            components["reward_function"] = torch.tensor(self.function.score(prompts, texts), device=device)
+        if function := self.function:
+            scored = self.parallel.first(lambda: function.score(prompts, texts))
+            components["reward_function"] = torch.tensor(scored, device=device)
             score = score + self.settings.function_weight * components["reward_function"]
         for name, weight, source in self.more:
             value = source(rollout, prompts, texts).to(device)
             components[f"reward.{name}"] = value if value.ndim == 1 else value.sum(1)
             score, tokens = (score + weight * value, tokens) if value.ndim == 1 else (score, tokens + weight * value)
-        if self.monitor:
-            watched = self.monitor.parts(prompts, texts)
+        if monitor := self.monitor:
+            watched = self.parallel.first(lambda: monitor.parts(prompts, texts))
             components["gold"] = torch.tensor([total(parts) for parts in watched], device=device)
             for name in sorted(watched[0].keys() - {"total"}):
                 components[f"gold.{name}"] = torch.tensor([parts[name] for parts in watched], device=device)

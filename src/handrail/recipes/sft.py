@@ -81,6 +81,7 @@ class Parts:
     codec: Codec
     policy: LanguageModel
     optimizer: Optimizer
+    parallel: Parallel
     train: Sequences
     held_out: Sequences
     batches: list[list[int]]  # every step of every epoch
@@ -108,8 +109,9 @@ def build(cfg: SFT) -> tuple[Parts, dict[str, str]]:
     for epoch in range(int(-(-cfg.epochs // 1))):
         batches += token_budget_batches(sequences.lengths.tolist(), cfg.batch_tokens, generator(cfg.seed, "epoch", epoch))
     batches = batches[: max(1, round(len(batches) * cfg.epochs / -(-cfg.epochs // 1)))]
-    optimizer = Optimizer({"policy": (policy.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, Parallel())
-    parts = Parts(codec, policy, optimizer, sequences, evaluation, batches, describe(loaded.described, left_out))
+    parallel = Parallel.joined()
+    optimizer = Optimizer({"policy": (policy.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, parallel)
+    parts = Parts(codec, policy, optimizer, parallel, sequences, evaluation, batches, describe(loaded.described, left_out))
     return parts, {"data": loaded.sha256, "model": fingerprint(cfg.model.path) if cfg.model.path else "new"}
 
 
@@ -124,7 +126,7 @@ def run(cfg: SFT) -> Run:
 
 def train(cfg: SFT, parts: Parts, run: Run) -> None:
     """Run SFT to its last step, or until the evaluation loss has not fallen `patience` times."""
-    policy, optimizer, steps = parts.policy, parts.optimizer, len(parts.batches)
+    policy, optimizer, parallel, steps = parts.policy, parts.optimizer, parts.parallel, len(parts.batches)
     guard, best, waited = Guard(3, run), float("inf"), 0
     if saved := run.restore():
         policy.load_state(under("policy", saved.tensors))
@@ -135,29 +137,28 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
     with progress("sft", steps, run.step) as advance:
         for step in range(run.step, steps):
             started = time.perf_counter()
-            seed_everything(cfg.seed, "step", step)
+            seed_everything(cfg.seed, "step", step, *parallel.apart)  # of dropout
             batch = parts.train[torch.tensor(parts.batches[step])]
             count, loss = batch.response_lengths.sum(), 0.0
             policy.hf.train()
-            for index in groups(batch.lengths, cfg.micro_tokens or policy.forward.tokens):
+            for index in parallel.share(groups, batch.lengths, cfg.micro_tokens or policy.forward.tokens):
                 part = batch[index]
                 part_loss = -masked_sum(policy.logp(part), part.mask.to(policy.device)) / count
                 part_loss.backward()
                 loss += float(part_loss.detach())
-            norms = optimizer.clip()
-            metrics = {"loss": loss, **norms}
+            metrics = parallel.totals({"loss": loss}) | optimizer.clip()
             share = cosine(step, steps, int(cfg.warmup * steps))
             if guard.ok(step, metrics, batch.tensors()):
                 optimizer.step(share)
             else:
                 optimizer.clear()
             if (step + 1) % cfg.eval_every == 0 or step + 1 == steps:
-                metrics["eval_loss"] = evaluate(policy, parts.held_out)
+                metrics["eval_loss"] = evaluate(parts)
                 waited = 0 if metrics["eval_loss"] < best else waited + 1
                 best = min(best, metrics["eval_loss"])
             seconds = time.perf_counter() - started
             run.log(step, {**metrics, "lr": cfg.lr * share, "tokens": int(batch.lengths.sum())}, {"improve": seconds})
-            advance(1, f"loss {loss:.3f}")
+            advance(1, f"loss {metrics['loss']:.3f}")
             stop = bool(cfg.patience) and waited >= cfg.patience
             if run.due(step) and step + 1 < steps and not stop:
                 tensors = prefixed("policy", policy.state()) | prefixed("optimizer", optimizer.state())
@@ -165,12 +166,12 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
             run.check()
             if stop:
                 break
-    policy.save(run.folder / "model", parts.codec.tokenizer)
-    run.finish({"eval_loss": evaluate(policy, parts.held_out), "data": parts.described, "steps": step + 1})
+    parallel.first(lambda: policy.save(run.folder / "model", parts.codec.tokenizer))
+    run.finish({"eval_loss": evaluate(parts), "data": parts.described, "steps": step + 1})
 
 
 @torch.no_grad()
-def evaluate(policy: LanguageModel, held_out: Sequences) -> float:
+def evaluate(parts: Parts) -> float:
     """Mean negative log-probability of held-out response tokens, in nats a token."""
-    policy.hf.eval()
-    return -float(policy.logp(held_out).sum()) / int(held_out.response_lengths.sum())
+    parts.policy.hf.eval()
+    return -float(parts.parallel.each(parts.policy.logp, parts.held_out).sum()) / int(parts.held_out.response_lengths.sum())

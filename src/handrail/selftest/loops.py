@@ -10,10 +10,11 @@ from torch import Tensor
 
 from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
+from handrail.parallel import Parallel
 from handrail.recipes import ppo, ppo_parts, reinforce, reinforce_parts
 from handrail.recipes.conversation import Answers
 from handrail.recipes.mixing import Nothing
-from handrail.recipes.parts import open_run
+from handrail.recipes.parts import SharedEngine, open_run
 from handrail.recipes.reinforce_baseline import BASELINES, Learned
 from handrail.recipes.rewards import RewardSource
 from handrail.records import Prompt
@@ -43,7 +44,7 @@ class Cast:
             TablePolicy(world.reference).freeze(),
             TableCritic(torch.zeros(prompts, states, dtype=torch.float64)),
             TableScores(world.scores + PENALTY * (~ENDED)),
-            TableEngine(),
+            SharedEngine(TableEngine(), Parallel.joined()),
             [Prompt.of(str(number)) for number in range(prompts)],
         )
 

@@ -23,7 +23,7 @@ _KNOWN = re.compile(
     r"\b(?:hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,}"
     r"|(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"
 )
-_RESULTS = ("python", "machine", "cpu", "device", "threads", "packages")
+_RESULTS = ("python", "machine", "cpu", "device", "processes", "threads", "packages")
 
 
 def redact(text: str) -> str:
@@ -54,6 +54,7 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "threads": _threads(),
         "device": _device(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
@@ -64,6 +65,7 @@ def describe() -> dict[str, Any]:
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs of that on which the last bits of a result depend, a line each."""
+    before = {"processes": 1} | before  # as were those that did not say
     return [f"{key}: {before.get(key)} -> {now[key]}" for key in _RESULTS if before.get(key) != now[key]]
 
 

@@ -30,6 +30,7 @@ from handrail.track.environment import changes, describe, redact
 from handrail.track.frozen import check_frozen, freeze, read_environment
 from handrail.track.lock import Lock
 from handrail.track.metrics import Lines
+from handrail.track.peers import Alone, Peers, by_the_first
 from handrail.track.sinks import Sink, open_sinks, require_trackers
 from handrail.track.stop import StopRequest
 from handrail.track.storage import require_writable, storing, sync_folder, write_all, write_atomically
@@ -43,17 +44,19 @@ logger = logging.getLogger(__name__)
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 BAD_BATCHES_KEPT = 10
+ALONE = Alone()
 OWN_TIMING = ("time", "memory_mib", "device_mib")  # what a line of timing.jsonl says besides the seconds
 
 
 class Run:
     """One stage at work in its folder: lock, metrics, traces, checkpoints, signals.  Made by `open`, used in a `with`.
 
-    `step` is the first step to do: 0, or the checkpoint's.  `finished` says that there is nothing left to do.
+    `step` is the first step to do: 0, or the checkpoint's.  `finished` says that there is nothing left to do.  Of several
+    processes each has one, and calls the same methods at the same steps; the first alone writes.
     """
 
-    def __init__(self, folder: Path, stage: str, save_every: int, keep: int):
-        self.folder, self.stage, self.save_every = folder, stage, save_every
+    def __init__(self, folder: Path, stage: str, save_every: int, keep: int, peers: Peers):
+        self.folder, self.stage, self.save_every, self.peers = folder, stage, save_every, peers
         self.step = 0
         self.summary: dict[str, Any] | None = None
         self._checkpoints = Checkpoints(folder / "checkpoints", keep)
@@ -62,8 +65,8 @@ class Run:
         self._sinks: list[Sink] = []
         self._newest: Path | None = None
         self._unsaved = False
-        self._lock = Lock(folder / "lock")
-        self._log = _LogFile(folder / "log.txt")
+        self._lock: Lock | None = None
+        self._log: _LogFile | None = None
 
     @classmethod
     def open(
@@ -77,6 +80,7 @@ class Run:
         *,
         free: frozenset[str] = frozenset(),
         trackers: Sequence[str] = (),
+        peers: Peers = ALONE,
     ) -> "Run":
         """Begin a run in `folder`, or take up the one that is there.
 
@@ -87,16 +91,22 @@ class Run:
         folder = Path(folder)
         _check_name(folder)
         require_trackers(trackers)
-        require_writable(folder)
-        run = cls(folder, stage, save_every, keep)
+        run = cls(folder, stage, save_every, keep, peers)
         try:
-            run._begin(config, inputs, free, trackers)
+            run.step, run._newest, run.summary = run._begin(config, inputs, free, trackers)
         except BaseException:
             run.close()
             raise
         return run
 
-    def _begin(self, config: Settings, inputs: dict[str, str], free: frozenset[str], trackers: Sequence[str]) -> None:
+    @by_the_first
+    def _begin(
+        self, config: Settings, inputs: dict[str, str], free: frozenset[str], trackers: Sequence[str]
+    ) -> tuple[int, Path | None, dict[str, Any] | None]:
+        """Takes the folder; returns the step that is next, the checkpoint to do it from, and the summary of a finished run."""
+        require_writable(self.folder)
+        self._lock = Lock(self.folder / "lock")
+        self._log = _LogFile(self.folder / "log.txt")
         if self._lock.recovered:
             logger.warning("recovered the lock of %s, which died in this run", self._lock.recovered)
         for temporary in self.folder.glob(".tmp-*"):
@@ -105,20 +115,19 @@ class Run:
         if not check_frozen(self.folder, self.stage, config, inputs, free):
             self._refuse_leftovers()
             freeze(self.folder, self.stage, config, inputs, environment)
-        self.summary = read_summary(self.folder)
-        if self.finished:
-            return
-        self._newest = self._checkpoints.newest()
-        if self._newest is not None:
-            self.step = int(self._newest.name.removeprefix("step-"))
-        self._metrics.cut(self.step)
-        self._timing.cut(self.step)
-        cut_traces(self.folder / "tokens", self.step)
+        if (summary := read_summary(self.folder)) is not None:
+            return 0, None, summary
+        newest = self._checkpoints.newest()
+        step = int(newest.name.removeprefix("step-")) if newest else 0
+        self._metrics.cut(step)
+        self._timing.cut(step)
+        cut_traces(self.folder / "tokens", step)
         for change in changes(read_environment(self.folder), environment):
             logger.warning("not the machine this run began on, so the last bits may differ: %s", change)
         version = environment["handrail"]
-        logger.info("%s: step %d is next, process %d, handrail %s", self.stage, self.step, os.getpid(), version)
-        self._sinks = open_sinks(trackers, self.folder, self.step, config.model_dump(mode="json"))
+        logger.info("%s: step %d is next, process %d, handrail %s", self.stage, step, os.getpid(), version)
+        self._sinks = open_sinks(trackers, self.folder, step, config.model_dump(mode="json"))
+        return step, newest, None
 
     def _refuse_leftovers(self) -> None:
         found = [name for name in ("checkpoints", "metrics.jsonl", "summary.json") if (self.folder / name).exists()]
@@ -135,8 +144,8 @@ class Run:
 
     @property
     def asked_to_stop(self) -> bool:
-        """True once SIGTERM or SIGINT came: finish the step, save, and `check`."""
-        return self._stop.status != 0
+        """True once SIGTERM or SIGINT came to one of the processes: finish the step, save, and `check`."""
+        return self.peers.highest(self._stop.status) != 0
 
     def restore(self) -> Saved | None:
         """The newest good checkpoint, or None at the beginning."""
@@ -145,6 +154,7 @@ class Run:
         logger.info("restored %s", self._newest.name)
         return load(self._newest)
 
+    @by_the_first
     def log(self, step: int, metrics: dict[str, float | int | str], seconds: dict[str, float] | None = None) -> None:
         """One line for `step`.  `metrics` are the same whenever the run is done again; `seconds` need not be.
 
@@ -158,10 +168,12 @@ class Run:
         for sink in self._sinks:
             sink.log(step, metrics)
 
+    @by_the_first
     def trace(self, step: int, columns: dict[str, list[Any]]) -> None:
         """The responses of `step`, a row each; columns of values a token hold lists."""
         write_trace(self.folder / "tokens", step, columns)
 
+    @by_the_first
     def keep_batch(self, step: int, tensors: "dict[str, Tensor]") -> Path:
         """A batch that went wrong, for replay.  The first few are kept and no more, so that the disk stays free."""
         folder = self.folder / "bad-batches"
@@ -185,31 +197,38 @@ class Run:
 
     def save(self, step: int, tensors: "dict[str, Tensor]", state: dict[str, Any]) -> None:
         """A checkpoint that says "do `step` next".  Raises StorageError; then the last one still stands."""
+        self._write(step, tensors, state)
+        self._unsaved = False
+
+    @by_the_first
+    def _write(self, step: int, tensors: "dict[str, Tensor]", state: dict[str, Any]) -> None:
         # What was logged before this step must be as durable as the checkpoint that skips over it.
         self._metrics.sync()
         self._timing.sync()
         for sink in self._sinks:
             sink.flush()
-        self._newest = self._checkpoints.write(step, tensors, state)
-        self._unsaved = False
-        logger.info("saved %s", self._newest.name)
+        logger.info("saved %s", self._checkpoints.write(step, tensors, state).name)
 
     def check(self) -> None:
         """At a step's end, after saving: raises SystemExit, 143 after SIGTERM and 130 after SIGINT."""
         # A signal that came after `due` was asked waits for the next step, which will be saved.
-        if self.asked_to_stop and not self._unsaved:
+        if not self._unsaved and (status := self.peers.highest(self._stop.status)):
             logger.info("asked to stop; the same command goes on from here")
-            raise SystemExit(self._stop.status)
+            raise SystemExit(status)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The run is complete.  `summary` says what came of it; of the checkpoints the last stays."""
+        self._conclude(summary)
+        self.summary = summary
+        logger.info("%s: finished", self.stage)
+
+    @by_the_first
+    def _conclude(self, summary: dict[str, Any]) -> None:
         self._metrics.sync()
         self._timing.sync()
         self._checkpoints.only_last()
         text = json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
         write_atomically(self.folder / "summary.json", text.encode())
-        self.summary = summary
-        logger.info("%s: finished", self.stage)
 
     def close(self) -> None:
         """Let go of the folder.  Leaving the `with` does it."""
@@ -221,8 +240,10 @@ class Run:
             for sink in sinks:
                 sink.close(self.finished)
         finally:
-            self._log.detach()
-            self._lock.release()
+            if self._log:
+                self._log.detach()
+            if self._lock:
+                self._lock.release()
 
     def __enter__(self) -> Self:
         self._stop.listen()
