@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from handrail.inspector.server.app import create_app
+from handrail.inspector.server.rows import name_of
 from handrail.recipes import ppo, reinforce
 from inspector_world import numbers
 from recipe_runs import World, make_world, metrics
@@ -35,10 +36,10 @@ def test_a_token_can_be_followed_by_hand_from_its_reward_to_its_loss(traced):
     """Each line is computed again from the numbers that stand in it, and hands its result to the next."""
     asked = traced
     config = {"low": 0.8, "high": 1.2}
-    found = asked.get("/api/response/ppo", params={"row": 8}).json()
+    found = asked.get("/api/response/ppo", params={"row": name_of(1, 0)}).json()
     for token in range(len(found["tokens"])):
         for number in (0, 1):
-            blocks = asked.get("/api/arithmetic/ppo", params={"row": 8, "token": token, "pass": number}).json()["blocks"]
+            blocks = asked.get("/api/arithmetic/ppo", params={"row": name_of(1, 0), "token": token, "pass": number}).json()["blocks"]
             lines = {line["named"]: (numbers(line["numbers"]), numbers(line["value"])[0]) for block in blocks for line in block["lines"]}
             follow(lines, token == len(found["tokens"]) - 1, config)
 

@@ -1,5 +1,6 @@
 """The pages.  Each is a frame that its script fills from the API; run names and titles are set here, escaped."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -7,11 +8,19 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
 
+from handrail.inspector import frontier
+from handrail.inspector.folders import POLICIES
 from handrail.inspector.server.runs import Entry, Runs
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+STEP = re.compile(r"^step-(\d+)$")
 templates = Jinja2Templates(Path(__file__).parent / "templates")
-VIEWS = {"run": "Curves", "responses": "Responses", "microscope": "Microscope"}  # of a run: the address, and what it is called
+VIEWS = {
+    "run": "Curves",
+    "responses": "Responses",
+    "microscope": "Microscope",
+    "frontier": "Frontier",
+}  # of a run: the address, and what it is called
 
 
 def page(request: Request, name: str, status: int = 200, **found: object) -> HTMLResponse:
@@ -49,5 +58,16 @@ def of_run(request: Request, view: str, path: str) -> Response:
     if view not in {*VIEWS, "prompt"}:
         raise HTTPException(404, "there is no such page")
     entry = known(request, path)
-    views = {name: title for name, title in VIEWS.items() if name == "run" or (entry.folder / "tokens").is_dir()}
-    return page(request, f"{view}.html", entry=entry, view=view, views=views)
+    runs: Runs = request.app.state.runs
+    there = {"run": True, "frontier": entry.stage in POLICIES and any("kl" in line for line in runs.metrics(entry)[-1:])}
+    views = {name: title for name, title in VIEWS.items() if there.get(name, (entry.folder / "tokens").is_dir())}
+    found = of_frontier(entry, runs) if view == "frontier" else {}
+    return page(request, f"{view}.html", entry=entry, view=view, views=views, **found)
+
+
+def of_frontier(entry: Entry, runs: Runs) -> dict[str, object]:
+    """What the page of the frontier is filled with."""
+    found = frontier.read_frontier(entry.folder, runs.root, runs.metrics(entry))
+    checkpoints = sorted(int(name[1]) for path in (entry.folder / "checkpoints").glob("step-*") if (name := STEP.match(path.name)))
+    about = {"fits": found.fits, "yardstick": found.yardstick, "checkpoints": checkpoints}
+    return about | {"told": frontier.told(found), "picture": frontier.picture(found)}
