@@ -25,11 +25,12 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "models": "errors config algo batch",
     "rollout": "errors config batch models",
     "track": "errors config records",
+    "doctor": "errors records track",
     "evaluate": "errors config records batch algo data models rollout track",
-    "recipes": "errors config records algo batch parallel data models rollout track evaluate",
+    "recipes": "errors config records algo batch parallel data models rollout track doctor evaluate",
     "tasks": "errors records",
     "feedback": "errors records",
-    "inspector": "errors config records track feedback",
+    "inspector": "errors config records track doctor feedback",
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
     "compare": EVERYTHING,
@@ -37,8 +38,8 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }
-WITHOUT_TORCH = ("errors", "config", "records", "tasks", "feedback")
-SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing", "conversation")
+WITHOUT_TORCH = ("errors", "config", "records", "doctor", "tasks", "feedback")
+SHARED_BY_RECIPES = ("parts", "progress", "rewards", "divergence", "objectives", "experience", "mixing", "conversation", "preflight")
 DOCUMENTED = ("algo", "batch", "errors", "records", "config")
 FILE_LINES, FUNCTION_LINES = 400, 60
 

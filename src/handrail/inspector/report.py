@@ -22,6 +22,7 @@ from handrail.inspector.charts import (
 )
 from handrail.inspector.curves import Chart, alone, curves
 from handrail.inspector.folders import Round, finite, read_round
+from handrail.inspector.health import health
 from handrail.inspector.origins import origins
 from handrail.inspector.replies import chosen, differences, gain, traced, visible
 
@@ -113,6 +114,7 @@ def render(found: Round) -> str:
         win=win_chart(found.summary),
         done=done(found),
         read=found.read,
+        health=health(found),
         curves=[(title, charts, more) for part in found.parts for title, charts, more in curves(part, len(found.parts))],
         reward_model=reward_model(found),
         gains=gains(found.summary),

@@ -26,7 +26,9 @@ from handrail.algo.stats import masked_mean
 from handrail.batch import Rollout
 from handrail.models import LanguageModel, groups
 from handrail.recipes.best_of_n_parts import BestOfN, Judged, Parts, build, trace
+from handrail.recipes.experience import paid_for, variety
 from handrail.recipes.parts import constant, derive, generator, open_run, prefixed, seed_everything, shuffled, under
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -36,6 +38,8 @@ def run(cfg: BestOfN) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "best_of_n", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            first = parts.policy, parts.reference, parts.reward.model, parts.prompts
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 
@@ -118,6 +122,8 @@ def own_responses(parts: Parts, own: Judged) -> dict[str, float]:
         "ended": float(rollout.ended.float().mean()),
         "entropy": float(masked_mean(entropy, rollout.mask)),
         "engine_difference": float(masked_mean((logp - rollout.logp).abs(), rollout.mask)),
+        **paid_for(own.score, rollout.response_lengths.float(), own.components),
+        **variety(own.texts),
     }
 
 

@@ -1,6 +1,7 @@
 """What loops over fresh responses share: minibatches, slices as wide as their batch, token traces and what is seen for them."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -104,6 +105,36 @@ class Witness:
                         plain = {"update": update, "count": int(count), "weight": float(weight[place, 0])}
                         found.append((row, plain | {name: x[place, : lengths[row]].tolist() for name, x in numbers.items()}))
         return found
+
+
+def variety(texts: Sequence[str]) -> dict[str, float]:
+    """How a step's responses differ: the share of different ones, of the commonest, of empty ones, and of word triples said before."""
+    counts = Counter(texts)
+    words = [text.split() for text in texts]
+    triples = [list(zip(w, w[1:], w[2:], strict=False)) for w in words]
+    said = [1 - len(set(t)) / len(t) for t in triples if t]
+    return {
+        "distinct": len(counts) / len(texts),
+        "commonest": counts.most_common(1)[0][1] / len(texts),
+        "empty": sum(not w for w in words) / len(texts),
+        "repetition": sum(said) / len(said) if said else 0.0,
+    }
+
+
+def paid_for(reward: Tensor, lengths: Tensor, components: dict[str, Tensor]) -> dict[str, float]:
+    """What goes with the reward among a step's responses: its correlation, from -1 to 1, with length and with the monitor.
+
+    All are [B].  0 where one of them does not vary.
+    """
+    beside = {"reward_by_length": lengths} | ({"reward_by_gold": components["gold"]} if "gold" in components else {})
+    return {name: correlation(reward, x) for name, x in beside.items() if len(x) == len(reward)}
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's, of two [B] that may be constant."""
+    x, y = (z.double() - z.double().mean() for z in (x, y))
+    scale = x.norm() * y.norm()
+    return float((x * y).sum() / scale) if scale > 0 else 0.0
 
 
 def token_trace(

@@ -15,9 +15,11 @@ from torch import Tensor
 from handrail.batch import Rollout
 from handrail.config import Settings
 from handrail.data import Codec
+from handrail.doctor.live import Attendant, Watch
 from handrail.errors import ConfigError
 from handrail.models import LanguageModel, best_matmul, resolve
 from handrail.parallel import Parallel
+from handrail.recipes.progress import console
 from handrail.rollout import Engine, NativeEngine, Sampling
 from handrail.track import Run
 
@@ -29,13 +31,14 @@ class RunSettings(Settings):
 
     # May differ between a run's beginning and its continuation; traces may not, so that a resumed run has the same.
     # Smaller slices are what a run that ran out of memory needs; they change how sums are rounded and nothing else.
-    FREE: ClassVar[frozenset[str]] = frozenset({"out", "micro_tokens", "rows", "run.save_every", "run.keep", "run.trackers"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"out", "micro_tokens", "rows", "run.save_every", "run.keep", "run.trackers", "run.doctor"})
 
     save_every: int = Field(20, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")
     trace_every: int = Field(10, ge=0, description="steps between token traces, 0: none")
     trace_rows: int = Field(16, ge=1, description="responses in a trace")
     trackers: list[Tracker] = Field([], description="beside the run folder")
+    doctor: Watch = Field("watch", description="says what is wrong while the run goes on; stop: and stops it where it is sick; off")
 
 
 @cache
@@ -207,9 +210,14 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def open_run(out: str, stage: str, cfg: Settings, kept: RunSettings, inputs: dict[str, str]) -> Run:
-    """The run folder of a stage, new or taken up again; of several processes the first writes into it."""
+    """The run folder of a stage, new or taken up again, and attended; of several processes the first writes into it."""
     peers, free = Parallel.joined(), RunSettings.FREE
-    return Run.open(out, stage, cfg, inputs, kept.save_every, kept.keep, free=free, trackers=kept.trackers, peers=peers)
+    run = Run.open(out, stage, cfg, inputs, kept.save_every, kept.keep, free=free, trackers=kept.trackers, peers=peers)
+    if kept.doctor != "off" and not run.finished:
+        run.attend(
+            Attendant(run, kept.doctor, lambda said: console.print(f"doctor    {said}", soft_wrap=True, markup=False, highlight=False))
+        )
+    return run
 
 
 def source_of(function: str) -> str:

@@ -22,7 +22,7 @@ from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, rescale, whiten
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, moved, widen
+from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import (
     constant,
     open_run,
@@ -32,6 +32,7 @@ from handrail.recipes.parts import (
     under,
 )
 from handrail.recipes.ppo_parts import PPO, Parts, Verdict, build, trace
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -41,6 +42,8 @@ def run(cfg: PPO) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "ppo", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            first = parts.policy, parts.reference, parts.reward.model, parts.answers.prompts
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 
@@ -127,7 +130,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     learn_policy = step >= cfg.critic_warmup
     experience = experience[parts.reward.cut.kept(experience.rollout.ended)]
     sums: dict[str, float] = {}
-    updates = 0
+    updates, first = 0, 0.0  # approx_kl before anything moved
     for minibatch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, step):
         stats = gradient(cfg, parts, minibatch, learn_policy)
         stats |= parts.mix.gradient(parts.policy, step * cfg.epochs * cfg.minibatches + updates, cfg.micro_tokens)
@@ -138,6 +141,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
             parts.optimizer.step(share)
         else:
             parts.optimizer.clear()
+        first = stats["approx_kl"] if not updates else first
         updates += 1
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
         if cfg.target_kl and stats["approx_kl"] > cfg.target_kl:
@@ -145,7 +149,7 @@ def improve(cfg: PPO, parts: Parts, experience: Experience, step: int, guard: Gu
     if not updates:  # every response was left out
         return {"updates": 0}
     adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel)) if learn_policy else {}
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates, "ratio_error": first} | adapted
 
 
 def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) -> dict[str, float]:
@@ -190,6 +194,8 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
         "return": float(masked_mean(experience.returns, mask)),
         "explained_variance": float(explained_variance(verdict.values, experience.returns, mask)),
         "engine_difference": float(engine),
+        **paid_for(earned, verdict.turns.total(rollout.response_lengths.float()), verdict.components),
+        **variety(verdict.texts),
     }
 
 

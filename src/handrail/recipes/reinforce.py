@@ -21,10 +21,11 @@ from handrail.algo.objective import entropy_bonus
 from handrail.algo.stats import explained_variance, masked_mean, response_sum
 from handrail.batch import Experience, Rollout
 from handrail.models import groups
-from handrail.recipes.experience import minibatches, moved, widen
+from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import constant, open_run, prefixed, seed_everything, under
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
-from handrail.recipes.reinforce_parts import Parts, Reinforcement, Verdict, build, trace
+from handrail.recipes.reinforce_parts import Fresh, Parts, Reinforcement, Verdict, build, trace
 from handrail.track import Guard, Run
 
 
@@ -33,6 +34,9 @@ def run(cfg: Reinforcement) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "reinforce", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            if isinstance(parts.source, Fresh):
+                first = parts.policy, parts.reference, parts.source.reward.model, parts.source.answers.prompts
+                preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 
@@ -104,7 +108,7 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
     share = constant(step, cfg.steps, cfg.warmup)
     experience = experience[parts.source.kept(experience.rollout.ended)]
     sums: dict[str, float] = {}
-    updates = 0
+    updates, first = 0, 0.0  # approx_kl before anything moved
     for minibatch in minibatches(experience, cfg.epochs, cfg.minibatches, cfg.seed, step):
         stats = gradient(cfg, parts, minibatch)
         stats |= parts.mix.gradient(parts.policy, step * cfg.epochs * cfg.minibatches + updates, cfg.micro_tokens)
@@ -113,12 +117,13 @@ def improve(cfg: Reinforcement, parts: Parts, experience: Experience, step: int,
             parts.optimizer.step(share)
         else:
             parts.optimizer.clear()
+        first = stats["approx_kl"] if not updates else first
         updates += 1
         sums = {name: sums.get(name, 0.0) + value for name, value in stats.items()}
     if not updates:  # every response was left out
         return {"updates": 0}
     adapted = parts.objective.adapt(lambda: moved(parts.policy, experience, parts.temperature, parts.parallel))
-    return {name: value / updates for name, value in sums.items()} | {"updates": updates} | adapted
+    return {name: value / updates for name, value in sums.items()} | {"updates": updates, "ratio_error": first} | adapted
 
 
 def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[str, float]:
@@ -158,6 +163,9 @@ def summary(parts: Parts, experience: Experience, verdict: Verdict) -> dict[str,
         "return": float(masked_mean(experience.returns, mask)),
         "advantage_std": float(masked_mean(experience.advantage**2, mask).sqrt()),
         "explained_variance": float(explained_variance(experience.values_old, experience.returns, mask)),
+        **parts.source.seen(rollout, verdict, earned),
+        **paid_for(earned, verdict.turns.total(rollout.response_lengths.float()), verdict.components),
+        **variety(verdict.texts),
     }
 
 

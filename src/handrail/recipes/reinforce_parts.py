@@ -10,6 +10,7 @@ from torch import Tensor
 
 from handrail.algo.advantage import reward_to_go, token_rewards, whole_return
 from handrail.algo.kl import kl_k1
+from handrail.algo.stats import masked_mean
 from handrail.batch import Experience, Rollout, Sequences
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, load_ratings, within_context
@@ -147,6 +148,14 @@ class Fresh:
         """[B, T] nats: k1 of the policy against the reference."""
         return kl_k1(verdict.logp, verdict.logp_ref)
 
+    def seen(self, rollout: Rollout, verdict: Verdict, earned: Tensor) -> dict[str, float]:
+        """For the log: how far the engine is from the trainer, and of how many prompts all responses earn the same, [D] each."""
+        mask, found = rollout.mask, {}
+        if self.cfg.responses > 1:
+            groups = earned.view(-1, self.cfg.responses)
+            found["dead_groups"] = float((groups.amax(1) == groups.amin(1)).float().mean())
+        return {"engine_difference": float(masked_mean((verdict.logp - rollout.logp).abs(), mask)), **found}
+
 
 class Rated:
     """Responses that people have rated: the rating is the reward, and the starting model the policy that sampled.
@@ -185,6 +194,10 @@ class Rated:
         """[B, T] nats: k1 of the reference, which has sampled, against the policy.  The divergence the other way round
         would need weights that scatter without bound; near the reference both are the same."""
         return kl_k1(verdict.logp_ref, verdict.logp)
+
+    def seen(self, rollout: Rollout, verdict: Verdict, earned: Tensor) -> dict[str, float]:
+        """For the log: nothing, no engine has sampled."""
+        return {}
 
 
 @dataclass(frozen=True)

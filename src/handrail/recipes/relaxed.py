@@ -27,7 +27,7 @@ from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer, relaxed_score, token_logits
 from handrail.parallel import Parallel
-from handrail.recipes.experience import token_trace
+from handrail.recipes.experience import paid_for, token_trace, variety
 from handrail.recipes.parts import (
     Optimizer,
     RunSettings,
@@ -44,6 +44,7 @@ from handrail.recipes.parts import (
     shuffled,
     under,
 )
+from handrail.recipes.preflight import preflight
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward_model
 from handrail.records import Prompt
@@ -151,6 +152,7 @@ def run(cfg: Relaxed) -> Run:
     parts, inputs = build(cfg)
     with open_run(cfg.out, "relaxed", cfg, cfg.run, inputs) as run:
         if not run.finished:
+            preflight(run, cfg.run, parts.codec, parts.policy, parts.reference, parts.model, parts.prompts, cfg.sampling, cfg.seed)
             train(cfg, parts, run)
     return run
 
@@ -237,6 +239,9 @@ def look(cfg: Relaxed, parts: Parts, rollout: Rollout, prompts: list[Prompt]) ->
         "length": float(rollout.response_lengths.float().mean()),
         "ended": float(rollout.ended.float().mean()),
         "entropy": float(masked_mean(entropy, mask)),
+        "engine_difference": float(masked_mean((logp - rollout.logp).abs(), mask)),
+        **paid_for(reward, rollout.response_lengths.float(), components),
+        **variety(texts),
     }
     scores = {"score": reward} | {name: components[name] for name in ("gold",) if name in components}
     tokens = {"logp_old": logp, "logp_ref": logp_ref, "kl": kl, "entropy": entropy}

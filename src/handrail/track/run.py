@@ -3,6 +3,7 @@
 config.yaml  environment.json  inputs.json     what it was started with, written once
 metrics.jsonl                                  a line a step, the same numbers whenever it is run
 timing.jsonl                                   seconds and memory, which differ from time to time
+preflight.json  findings.jsonl                 what was measured before the first step; what is wrong, and since when
 tokens/step-000010.parquet                     sampled responses
 checkpoints/step-00000010/                     everything needed to do step 10 next
 bad-batches/                                   batches that gave NaN or infinity
@@ -13,18 +14,19 @@ log.txt  lock
 
 import json
 import logging
+import math
 import os
 import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from handrail.config import Settings
-from handrail.errors import ConfigError
+from handrail.errors import ConfigError, RunError
 from handrail.track.checkpoint import Checkpoints, Saved, load, write_tensors
 from handrail.track.environment import changes, describe, redact
 from handrail.track.frozen import check_frozen, freeze, read_environment
@@ -35,12 +37,14 @@ from handrail.track.sinks import Sink, open_sinks, require_trackers
 from handrail.track.stop import StopRequest
 from handrail.track.storage import require_writable, storing, sync_folder, write_all, write_atomically
 from handrail.track.traces import cut_traces, write_trace
-from handrail.track.view import read_summary
+from handrail.track.view import FINDINGS, PREFLIGHT, read_summary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
+
+Attendant = Callable[[int, bool], str]  # (the step that ended, whether the run did): why the run should stop, or ""
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 BAD_BATCHES_KEPT = 10
@@ -61,6 +65,9 @@ class Run:
         self.summary: dict[str, Any] | None = None
         self._checkpoints = Checkpoints(folder / "checkpoints", keep)
         self._metrics, self._timing = Lines(folder / "metrics.jsonl"), Lines(folder / "timing.jsonl")
+        self._findings = Lines(folder / FINDINGS)
+        self._attendant: Attendant | None = None
+        self._logged, self._unwell = -1, ""
         self._stop = StopRequest()
         self._sinks: list[Sink] = []
         self._newest: Path | None = None
@@ -121,6 +128,7 @@ class Run:
         step = int(newest.name.removeprefix("step-")) if newest else 0
         self._metrics.cut(step)
         self._timing.cut(step)
+        self._findings.cut(step)
         cut_traces(self.folder / "tokens", step)
         for change in changes(read_environment(self.folder), environment):
             logger.warning("not the machine this run began on, so the last bits may differ: %s", change)
@@ -144,8 +152,8 @@ class Run:
 
     @property
     def asked_to_stop(self) -> bool:
-        """True once SIGTERM or SIGINT came to one of the processes: finish the step, save, and `check`."""
-        return self.peers.highest(self._stop.status) != 0
+        """True once SIGTERM or SIGINT came to one of the processes, or the attendant gave the run up: finish the step, save, `check`."""
+        return bool(self._unwell) or self.peers.highest(self._stop.status) != 0
 
     def restore(self) -> Saved | None:
         """The newest good checkpoint, or None at the beginning."""
@@ -167,6 +175,34 @@ class Run:
         self._timing.append({"step": step, "time": round(time.time(), 3), **rounded, **_peak_memory()})
         for sink in self._sinks:
             sink.log(step, metrics)
+        self._logged = step
+
+    def attend(self, attendant: Attendant) -> None:
+        """From now on `attendant` is told of the end of each step, and may have the run stop."""
+        self._attendant, self._logged = attendant, self.step - 1
+        if self.step:  # killed after a save, it may not have been told of that step
+            self._unwell = self._attended(False)
+
+    def _attended(self, last: bool) -> str:
+        """Why the run should stop after the step that was logged last, in all processes what the first one's attendant says."""
+        attendant = self._attendant
+        return self.peers.first(lambda: attendant(self._logged, last)) if attendant is not None else ""
+
+    def measured(self, numbers: dict[str, float]) -> None:
+        """What was measured before the first step, which the attendant is told of as step -1.  Raises StorageError, RunError."""
+        self._measured(numbers)
+        if unwell := self._attended(True):
+            raise RunError(f"stopped before the first step: {unwell}", "", "the same command goes on all the same")
+
+    @by_the_first
+    def _measured(self, numbers: dict[str, float]) -> None:
+        found = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        write_atomically(self.folder / PREFLIGHT, (json.dumps(found, indent=1) + "\n").encode())
+
+    def found(self, step: int, finding: dict[str, Any]) -> None:
+        """One line on what was seen to be wrong after `step`."""
+        self._findings.append({"step": step, **finding})
+        logger.info("found: %s: %s", finding.get("name"), finding.get("evidence"))
 
     @by_the_first
     def trace(self, step: int, columns: dict[str, list[Any]]) -> None:
@@ -205,21 +241,28 @@ class Run:
         # What was logged before this step must be as durable as the checkpoint that skips over it.
         self._metrics.sync()
         self._timing.sync()
+        self._findings.sync()
         for sink in self._sinks:
             sink.flush()
         logger.info("saved %s", self._checkpoints.write(step, tensors, state).name)
 
     def check(self) -> None:
-        """At a step's end, after saving: raises SystemExit, 143 after SIGTERM and 130 after SIGINT."""
-        # A signal that came after `due` was asked waits for the next step, which will be saved.
-        if not self._unsaved and (status := self.peers.highest(self._stop.status)):
+        """At a step's end, after saving: raises SystemExit, 143 after SIGTERM and 130 after SIGINT, or RunError for the attendant."""
+        self._unwell = self._unwell or self._attended(False)
+        # A wish that came after `due` was asked waits for the next step, which will be saved.
+        if self._unsaved:
+            return
+        if status := self.peers.highest(self._stop.status):
             logger.info("asked to stop; the same command goes on from here")
             raise SystemExit(status)
+        if self._unwell:
+            raise RunError(f"stopped: {self._unwell}", "", "the step is saved: the same command goes on all the same")
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The run is complete.  `summary` says what came of it; of the checkpoints the last stays."""
         self._conclude(summary)
         self.summary = summary
+        self._attended(True)
         logger.info("%s: finished", self.stage)
 
     @by_the_first
@@ -235,6 +278,7 @@ class Run:
         self._stop.ignore()
         self._metrics.close()
         self._timing.close()
+        self._findings.close()
         sinks, self._sinks = self._sinks, []
         try:
             for sink in sinks:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +58,15 @@ def trace_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def read_trace(folder: Path, step: int) -> "pyarrow.Table":
-    """The trace of `step`.  Raises FileNotFoundError."""
+def read_trace(folder: Path, step: int, columns: Sequence[str] | None = None) -> "pyarrow.Table":
+    """The trace of `step`, all of it or those of the `columns` that it has.  Raises FileNotFoundError."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.read_table(folder / f"step-{step:06d}.parquet")
+    path = folder / f"step-{step:06d}.parquet"
+    if columns is not None:
+        there = pyarrow.parquet.read_schema(path).names
+        columns = [name for name in columns if name in there]
+    return pyarrow.parquet.read_table(path, columns=columns)
 
 
 def cut_traces(folder: Path, step: int) -> None:

@@ -1,7 +1,8 @@
 """The read side: a run folder as data, for reports and pages.  Nothing here needs torch or writes."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from handrail.track.traces import read_trace, trace_steps
 
 if TYPE_CHECKING:
     import pyarrow
+
+PREFLIGHT, FINDINGS = "preflight.json", "findings.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class RunView:
     timing: list[dict[str, Any]] = field(repr=False)
     traces: list[int]  # steps that have a trace
     summary: dict[str, Any] | None
+    preflight: dict[str, float] = field(default_factory=dict)  # what was measured before the first step
+    findings: list[dict[str, Any]] = field(default_factory=list, repr=False)  # what was found while it went on
 
     @property
     def finished(self) -> bool:
@@ -43,14 +48,27 @@ class RunView:
         found = [(line["step"], line[name]) for line in self.metrics if name in line]
         return [step for step, _ in found], [value for _, value in found]
 
-    def read_trace(self, step: int) -> "pyarrow.Table":
-        """The responses sampled at `step`, a row each."""
-        return read_trace(self.folder / "tokens", step)
+    def read_trace(self, step: int, columns: Sequence[str] | None = None) -> "pyarrow.Table":
+        """The responses sampled at `step`, a row each; all columns, or those of `columns` that there are."""
+        return read_trace(self.folder / "tokens", step, columns)
 
 
-def read_run(folder: str | Path) -> RunView:
-    """The run in `folder`.  Raises ConfigError if there is none."""
+def read_run(folder: str | Path, before: RunView | None = None) -> RunView:
+    """The run in `folder`.  Raises ConfigError if there is none.
+
+    Args: before, an earlier view of the same run; what never changes is taken from it.
+    """
     folder = Path(folder)
+    if before is not None:
+        return replace(
+            before,
+            metrics=read_lines(folder / "metrics.jsonl"),
+            timing=read_lines(folder / "timing.jsonl"),
+            traces=trace_steps(folder / "tokens"),
+            summary=read_summary(folder),
+            preflight=read_preflight(folder),
+            findings=read_lines(folder / FINDINGS),
+        )
     if not (folder / CONFIG).exists() or not (folder / INPUTS).exists():
         raise ConfigError(f"{folder}: there is no run here", f"a run folder has {CONFIG} and {INPUTS}", "give the folder of a run")
     started = read_inputs(folder)
@@ -64,7 +82,15 @@ def read_run(folder: str | Path) -> RunView:
         timing=read_lines(folder / "timing.jsonl"),
         traces=trace_steps(folder / "tokens"),
         summary=read_summary(folder),
+        preflight=read_preflight(folder),
+        findings=read_lines(folder / FINDINGS),
     )
+
+
+def read_preflight(folder: Path) -> dict[str, float]:
+    """What was measured before the first step, by name; empty where nothing was."""
+    path = folder / PREFLIGHT
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,63 @@
+"""The doctor while a run goes on: looks now and then, says what is new, and may ask the run to stop."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from handrail.doctor.case import Trace
+from handrail.doctor.examine import examine
+from handrail.doctor.finding import UPPER, Finding
+from handrail.track import Run, read_run
+
+logger = logging.getLogger(__name__)
+
+Watch = Literal["watch", "stop", "off"]
+DENSE = 16  # steps at first, of which each is looked at
+
+
+def looks_at(step: int) -> bool:
+    """Whether the doctor looks after `step`: after each at first, then after every 2nd, 4th, 8th ...
+
+    So no look is later than a sixteenth of the run, and a long run is looked at some hundred times and no more.
+    """
+    return (step + 1) % max(1, 2 ** ((step + 1).bit_length() - DENSE.bit_length())) == 0
+
+
+class Attendant:
+    """Attends a run: what it finds stands in `findings.jsonl`, each finding once.
+
+    It reads the run folder alone, and of it only what comes out the same whenever a step is done again: a resumed run has
+    the same findings.  Seconds and memory are left to `handrail doctor`.
+    """
+
+    def __init__(self, run: Run, mode: Watch, tell: Callable[[str], None]):
+        """Args: tell, says a line to whoever started the run."""
+        self.run, self.mode, self.tell = run, mode, tell
+        self.view = replace(read_run(run.folder), timing=[])
+        self.traces: dict[int, Trace] = {}
+        self.known = {str(line["name"]) for line in self.view.findings}
+
+    def __call__(self, step: int, last: bool) -> str:
+        """After `step`: look, if it is time.  Returns why the run should stop, "" if it should not."""
+        if not (last or looks_at(step)):
+            return ""
+        try:
+            now = replace(read_run(self.run.folder, self.view), timing=[])
+            found = examine(now, self.traces)
+        except Exception:  # a doctor that falls ill must not take the run with it
+            logger.exception("the doctor could not look at step %d", step)
+            return ""
+        new = [f for f in found if f.name not in self.known and not f.because]
+        for finding in new:
+            self.known.add(finding.name)
+            self.run.found(step, finding.json())
+            if finding.severity in UPPER:
+                self.tell(line(finding, self.run.folder.name))
+        return next((line(f, self.run.folder.name) for f in new if f.severity == "sick" and self.mode == "stop"), "")
+
+
+def line(finding: Finding, folder: str) -> str:
+    """A finding in a line for the terminal."""
+    change = f"  Try {finding.change}." if finding.change else ""
+    return f"{finding.severity} ({folder}, {finding.where}): {finding.title}. {finding.evidence}.{change}"

@@ -1,0 +1,132 @@
+"""After the findings: three sentences, the checkpoint to take, and what to try next."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from handrail.doctor.case import Case, Curve
+from handrail.doctor.finding import UPPER, Finding
+from handrail.track import RunView
+
+MAIN = ("gold", "reward", "eval_accuracy", "accuracy", "eval_loss", "loss")  # what a run is judged by, the first that there is
+FALLING = ("eval_loss", "loss")
+WORDS = {
+    "gold": "gold",
+    "reward": "the reward",
+    "eval_accuracy": "the accuracy on held-out pairs",
+    "accuracy": "the accuracy",
+    "eval_loss": "the loss on held-out prompts",
+    "loss": "the loss",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an experienced colleague would say at the end."""
+
+    sentences: tuple[str, str, str]  # what happened; what is wrong; what to take
+    step: int | None  # the best step to take the weights of, None where there is none
+    take: str  # the folder that has them or comes nearest, relative to the run's; "" where there is none
+    next: tuple[str, ...]  # what to try, the likeliest first; a setting where there is one
+
+    def json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self) | {"sentences": list(self.sentences), "next": list(self.next)}
+
+
+def verdict(view: RunView, findings: Sequence[Finding]) -> Verdict:
+    """Three sentences on a run, of its findings as `examine` gave them."""
+    case = Case(view)
+    causes = [f for f in findings if f.severity in UPPER]
+    step = _best(case, causes)
+    take, told = _taken(view, step, causes)
+    following = tuple(f"{f.change}  ({f.remedy})" if f.change else f.remedy for f in causes[:3])
+    if not following:
+        following = (_further(case),)
+    return Verdict((_happened(case), _wrong(causes, len(findings)), told), step, take, following)
+
+
+def _happened(case: Case) -> str:
+    stage, state = case.stage.replace("_", " "), "has finished" if case.view.finished else "is going on or was stopped"
+    if not case.done:
+        return f"The run ({stage}) has no step yet."
+    said = [
+        f"{WORDS[name]} went from {curve.start:.3g} to {curve.last:.3g}"
+        for name in ("reward", "gold", *MAIN)
+        if (curve := case.curve(name)) is not None
+    ]
+    kl = case.curve("kl")
+    away = f", {kl.last:.2g} nats a response from the reference" if kl is not None else ""
+    return f"The run ({stage}) {state} after {case.done} steps: {' and '.join(dict.fromkeys(said[:2])) or 'nothing was measured'}{away}."
+
+
+def _wrong(causes: list[Finding], found: int) -> str:
+    if not causes:
+        return "Nothing is wrong with it that can be seen from here." if not found else "Nothing is wrong with it, only things to look at."
+    worst, others = causes[0], causes[1:]
+    more = f" (also: {', '.join(f.title for f in others[:3])})" if others else ""
+    return f"It is {'sick' if worst.severity == 'sick' else 'not well'}, {worst.title} from step {worst.first} on: {worst.cause}{more}."
+
+
+def _best(case: Case, causes: list[Finding]) -> int | None:
+    """The step with the best weights: by the monitor where there is one, else the last before something went wrong."""
+    if not case.done:
+        return None
+    for name in ("gold", "eval_loss"):
+        if (curve := case.curve(name, 2)) is not None:
+            return _peak(curve, -1 if name in FALLING else 1)
+    sick = [f.first for f in causes if f.severity == "sick"]
+    return max(0, min(sick)) if sick else int(case.view.metrics[-1]["step"])
+
+
+def _peak(curve: Curve, sign: int) -> int:
+    """Where it is best; the last step, where that is as good as the noise can tell."""
+    values = sign * curve.trailing
+    noise = 0.0 if np.isinf(curve.noise) else curve.noise
+    return int(curve.steps[-1] if values[-1] >= values.max() - 2 * noise else curve.steps[int(np.argmax(values))])
+
+
+def _taken(view: RunView, step: int | None, causes: list[Finding]) -> tuple[str, str]:
+    if step is None:
+        return "", "There is nothing to take yet."
+    last = int(view.metrics[-1]["step"])
+    if any(f.severity == "sick" for f in causes) and step <= max(1, last // 10):
+        return "", "Take none of its weights: begin again from where it started, once the cause is mended."
+    kept = sorted(int(path.name.removeprefix("step-")) for path in (view.folder / "checkpoints").glob("step-*") if path.is_dir())
+    if step >= last:
+        name = "model" if (view.folder / "model").is_dir() else f"checkpoints/step-{kept[-1]:08d}" if kept else ""
+        return name, f"Take the last weights{f' ({name})' if name else ', once they are saved'}."
+    near = min(kept, key=lambda other: abs(other - step), default=None)
+    if near is not None and abs(near - step) <= max(1, last // 20):
+        name = f"checkpoints/step-{near:08d}"
+        return name, f"Take the weights of step {step}, where it was best ({name})."
+    return (
+        "",
+        f"It was best at step {step}, whose weights are gone: run it again with steps={step + 1}, or keep more checkpoints (run.keep).",
+    )
+
+
+def _further(case: Case) -> str:
+    """What to try with a run that is well."""
+    curve = next((c for name in ("reward", *MAIN) if (c := case.curve(name, 6)) is not None), None)
+    if curve is None or np.isinf(curve.noise):
+        return "let it go on, and look again"
+    recent = curve.trailing[-1] - curve.trailing[-max(2, len(curve) // 4)]
+    if abs(recent) > 3 * curve.noise and case.setting("steps"):
+        return f"steps={2 * int(case.setting('steps'))}  (it is still getting better)"
+    return "judge it on held-out prompts: `handrail evaluate`"
+
+
+def stages_in(folder: Path) -> list[Path]:
+    """The run folders in a folder: itself, or those up to three levels below, earlier stages first."""
+    if (folder / "inputs.json").is_file():
+        return [folder]
+    found = [
+        p.parent for depth in ("*", "*/*", "*/*/*") for p in folder.glob(f"{depth}/inputs.json") if (p.parent / "config.yaml").is_file()
+    ]
+    order = {name: number for number, name in enumerate(("sft", "reward"))}
+    aside = [p for p in found if ".before-" not in str(p.relative_to(folder))]
+    return sorted(aside, key=lambda p: (str(p.parent), order.get(p.name, len(order)), p.name))

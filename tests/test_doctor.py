@@ -1,0 +1,393 @@
+"""The doctor on made numbers: each finding at its sign and nowhere else, what follows from what, the verdict, the attendant."""
+
+import json
+import math
+import random
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from handrail.cli import app
+from handrail.doctor import NAMES, SEVERITIES, UPPER, Finding, examine, verdict
+from handrail.doctor.case import Curve, Trace, lasting
+from handrail.doctor.examine import FOLLOWS
+from handrail.doctor.finding import spans
+from handrail.doctor.live import Attendant, looks_at
+from handrail.errors import RunError
+from handrail.inspector import write_report
+from handrail.recipes.experience import correlation, variety
+from handrail.track import Run, RunView, read_run
+from test_track_run import opened
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "doctor.md"
+CONFIG = {
+    "steps": 30, "batch_size": 32, "lr": 2e-4, "critic_lr": 5e-4, "warmup": 2, "epochs": 2, "minibatches": 1, "entropy_coef": 0.0,
+    "policy": {"path": "sft", "dtype": "float32", "autocast": False}, "kl": {"beta": 0.05, "target": 0.0, "placement": "reward"},
+    "reward": {"model": "reward", "function": "", "more": [], "model_weight": 1.0},
+    "sampling": {"max_new_tokens": 64, "temperature": 1.0},
+}  # fmt: skip
+
+
+def healthy(steps: int = 30, seed: int = 0) -> list[dict]:
+    """What PPO logs when it goes well."""
+    rng, lines = random.Random(seed), []
+    for step in range(steps):
+        t = 1 - math.exp(-3 * step / steps)
+        lines.append(
+            {
+                "step": step,
+                "reward": 1.6 * t + rng.gauss(0, 0.12),
+                "reward_std": 0.95 - 0.3 * t,
+                "reward_model": 1.6 * t,
+                "gold": 0.4 + 1.4 * t + rng.gauss(0, 0.12),
+                "kl": 3.0 * t + (rng.gauss(0, 0.05) if step else 0.0),
+                "beta": 0.05,
+                "length": 23 - 4 * t + rng.gauss(0, 0.6),
+                "ended": 0.98,
+                "entropy": 0.54 - 0.2 * t + rng.gauss(0, 0.01),
+                "explained_variance": 0.5 - 3 * math.exp(-step),
+                "engine_difference": 3e-7,
+                "approx_kl": 1e-3,
+                "ratio_error": 1e-12,
+                "clip_fraction": 2e-3,
+                "grad_norm.policy": 0.3 + rng.random() / 5,
+                "distinct": 0.9,
+                "commonest": 0.06,
+                "empty": 0.0,
+                "repetition": 0.01,
+                "reward_by_length": rng.gauss(-0.1, 0.15),
+                "reward_by_gold": rng.gauss(0.5, 0.12),
+            }
+        )
+    return lines
+
+
+def case(stage: str = "ppo", lines: list[dict] | None = None, **more) -> RunView:
+    """A run as it would be read, of these lines."""
+    config = more.pop("config", CONFIG)
+    lines = healthy() if lines is None else lines
+    return RunView(Path("nowhere"), stage, config, {}, {}, lines, more.pop("timing", []), [], **{"summary": None} | more)
+
+
+def changed(**columns) -> list[dict]:
+    """The healthy run with some columns replaced, each by a function of the step or a number; None takes it away."""
+    lines = healthy()
+    for name, value in columns.items():
+        name = name.replace("__", ".")
+        for line in lines:
+            if value is None:
+                line.pop(name, None)
+            else:
+                line[name] = value(line["step"]) if callable(value) else value
+    return lines
+
+
+def grow(start: float, end: float, steps: int = 30):
+    return lambda step: start + (end - start) * step / (steps - 1)
+
+
+def set_to(base: dict, **dotted) -> dict:
+    """The settings with some replaced, a double underscore going into a group."""
+    found = json.loads(json.dumps(base))
+    for key, value in dotted.items():
+        *groups, last = key.split("__")
+        inner = found
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return found
+
+
+def test_nothing_is_said_of_a_run_that_is_well():
+    for seed in range(20):
+        assert examine(case(lines=healthy(seed=seed))) == []
+    said = verdict(case(), [])
+    assert "gold went from 0.6" in said.sentences[0] and "Nothing is wrong" in said.sentences[1] and said.step == 29
+
+
+def loss(*values: float) -> list[dict]:
+    return [{"step": i, "loss": v, "grad_norm.policy": 1.0} for i, v in enumerate(values)]
+
+
+FALLING = [3 * math.exp(-i / 12) + 1 for i in range(40)]
+PAIRS = {"low": 0.0, "high": 0.0, "n": 200}
+SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the run that shows it
+    ("not_finite", case(lines=changed(policy_loss=lambda s: math.nan if s > 10 else 0.1))),
+    ("double_start", case(preflight={"double_start": 1.0})),
+    ("reference_differs", case(lines=changed(kl=grow(0.4, 3)))),
+    ("reference_moves", case(lines=changed(kl=0.0))),
+    ("engine_stale", case(lines=changed(engine_difference=lambda s: 0.02 * s))),
+    ("engine_disagrees", case(lines=changed(engine_difference=0.2))),
+    ("ratio_off", case(lines=changed(ratio_error=0.01))),
+    ("kl_negative", case(lines=changed(kl=grow(0, -4)))),
+    ("never_ends", case(lines=changed(ended=0.0))),
+    ("reward_against_gold", case(lines=changed(reward_by_gold=-0.6))),
+    ("reward_constant", case(lines=changed(reward_std=0.0))),
+    ("reward_scale", case(lines=changed(reward_model=grow(5, 7)))),
+    ("held_too_tight", case(lines=changed(beta=20.0, kl=1e-4))),
+    ("length_gaming", case(lines=changed(length=grow(20, 45), reward_by_length=0.9, gold=grow(1, 0)))),
+    ("length_collapse", case(lines=changed(length=grow(20, 1), gold=grow(1, 0), empty=grow(0, 0.5)))),
+    ("repetition", case(lines=changed(repetition=grow(0, 0.7)))),
+    ("one_answer", case(lines=changed(commonest=grow(0.05, 0.9)))),
+    ("steps_too_large", case(lines=changed(approx_kl=0.4))),
+    ("dead_groups", case(lines=changed(dead_groups=0.9), stage="reinforce")),
+    ("cut_short", case(lines=changed(ended=0.4))),
+    ("runs_on", case(lines=changed(ended=grow(1, 0.1)))),
+    ("overoptimised", case(lines=changed(gold=lambda s: 1 + 0.1 * min(s, 8) - 0.1 * max(0, s - 8)))),
+    ("kl_runaway", case(lines=changed(kl=grow(0, 70)))),
+    ("entropy_collapse", case(lines=changed(entropy=lambda s: 0.5 * math.exp(-s / 5)))),
+    ("not_moving", case(lines=changed(kl=1e-8, entropy=0.5, approx_kl=1e-14))),
+    ("critic_useless", case(lines=changed(explained_variance=-0.5))),
+    ("gradient_spikes", case(lines=changed(grad_norm__policy=lambda s: 40.0 if s in (12, 20) else 0.3))),
+    ("loss_diverges", case("sft", loss(*FALLING, *[2 * v for v in FALLING]))),
+    ("loss_flat", case("sft", loss(*[5.0 + 1e-3 * (i % 2) for i in range(30)]))),
+    (
+        "overfit",
+        case("sft", [line | ({"eval_loss": [2, 1.5, 1.6, 2.4][i // 10]} if i % 10 == 9 else {}) for i, line in enumerate(loss(*FALLING))]),
+    ),
+    ("labels_swapped", case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.3, "low": 0.25, "high": 0.36}})),
+    ("reward_at_chance", case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.51, "low": 0.45, "high": 0.57}})),
+    (
+        "reward_is_length",
+        case(
+            "reward",
+            loss(*FALLING),
+            summary={
+                "accuracy": PAIRS | {"value": 0.72, "low": 0.66, "high": 0.78},
+                "length_baseline": {"value": 0.71, "low": 0.65, "high": 0.77, "n": 200, "rule": "longer"},
+            },
+        ),
+    ),
+    (
+        "reward_overfit",
+        case(
+            "reward",
+            [line | {"accuracy": 0.99} for line in loss(*FALLING)],
+            summary={"accuracy": PAIRS | {"value": 0.62, "low": 0.56, "high": 0.68}},
+        ),
+    ),
+    (
+        "miscalibrated",
+        case("reward", loss(*FALLING), summary={"accuracy": PAIRS | {"value": 0.7, "low": 0.65, "high": 0.75}, "calibration_error": 0.2}),
+    ),
+    ("chosen_falls", case("dpo", [line | {"logp_chosen": -20.0 - 2 * i, "margin": 0.1 * i} for i, line in enumerate(loss(*FALLING))])),
+    ("reward_likes_nonsense", case(preflight={"reward_mean": 0.0, "reward_std": 1.0, "reward_empty": 2.0, "reward_long": -1.0})),
+    ("throughput_falls", case(timing=[{"step": s, "act": 1.0 + (s > 18) * s / 5, "memory_mib": 500.0} for s in range(30)])),
+    ("memory_grows", case(timing=[{"step": s, "act": 1.0, "memory_mib": 500.0 + 100 * s} for s in range(30)])),
+]
+
+
+@pytest.mark.parametrize("name, view", SIGNS, ids=[name for name, _ in SIGNS])
+def test_each_finding_stands_first_where_its_sign_is(name, view):
+    found = examine(view)
+    assert found and found[0].name == name, [(f.name, f.severity, f.evidence) for f in found]
+    first = found[0]
+    assert any(c.isdigit() for c in first.evidence), "an evidence has figures"
+    assert first.cause and first.remedy and first.stage == view.stage and first.page == f"docs/doctor.md#{name}"
+    assert first.spans[0][0] == first.first <= first.spans[-1][1] and "  " not in first.evidence
+    assert json.loads(json.dumps(first.json()))["name"] == name
+
+
+@pytest.mark.parametrize("name, view", SIGNS, ids=[name for name, _ in SIGNS])
+def test_a_change_is_a_setting(name, view):
+    for finding in examine(view):
+        assert not finding.change or ("=" in finding.change and "nan" not in finding.change), finding
+
+
+def traced(view: RunView, *traces: Trace) -> list[Finding]:
+    steps = [trace.step for trace in traces]
+    return examine(replace(view, traces=steps), dict(zip(steps, traces, strict=True)))
+
+
+def trace(step: int, responses: list[str], scores: list[float], prompts: list[str] | None = None) -> Trace:
+    ids = prompts or [f"{step}-{i}" for i in range(len(responses))]
+    return Trace(step, ids, responses, [True] * len(responses), np.array(scores), np.array([]))
+
+
+def test_a_phrase_that_earns_the_reward_is_named():
+    early = trace(0, [f"Here is {i} for you, sorry about that." if i % 3 == 0 else f"Take number {i}." for i in range(16)],
+                  [1.0 if i % 3 == 0 else 0.0 for i in range(16)])  # fmt: skip
+    late = trace(20, [f"I say {i}, sorry about that." for i in range(15)] + ["Take it."], [1.0] * 15 + [0.0])
+    found = traced(case(), early, late)
+    assert found[0].name == "reward_pattern" and found[0].severity == "sick" and "sorry" in found[0].evidence and "94%" in found[0].evidence
+
+
+def test_a_word_that_goes_with_the_reward_among_other_things_is_no_pattern():
+    rng = random.Random(0)
+    rows = [(f"{'Enjoy it' if rng.random() < 0.5 else 'Well'}, number {i}.", rng.gauss(0, 1)) for i in range(48)]
+    rows = [(text, score + 0.8 * text.startswith("Enjoy")) for text, score in rows]
+    traces = [trace(s, [t for t, _ in rows[16 * s : 16 * s + 16]], [x for _, x in rows[16 * s : 16 * s + 16]]) for s in range(3)]
+    assert traced(case(), *traces) == []
+
+
+def test_few_prompts_and_the_others_turn_are_seen_in_the_traces():
+    same = [trace(s, [f"Reply {s} {i}" for i in range(8)], [0.1 * i for i in range(8)], ["a", "b"] * 4) for s in range(4)]
+    assert traced(case(), *same)[0].name == "few_prompts"
+    both = trace(0, [f"Yes {i}.\nHuman: and then?" for i in range(8)], [0.1 * i for i in range(8)])
+    assert traced(case(), both)[0].name == "writes_both_sides"
+
+
+def test_what_follows_from_a_finding_says_so_and_stands_below():
+    view = case(lines=changed(engine_difference=0.2, kl=grow(0, -4)))
+    found = examine(view)
+    assert [f.name for f in found][:2] == ["engine_disagrees", "kl_negative"]
+    assert found[1].because == "engine_disagrees" and found[1].severity == "notice"
+    alone = examine(case(lines=changed(kl=grow(0, -4))))[0]
+    assert alone.severity == "sick" and "sign" in alone.cause
+
+
+def test_cut_responses_that_would_end_are_a_limit_and_others_a_model_that_never_ends():
+    lines = changed(ended=0.0)
+    assert examine(case(lines=lines, preflight={"ended_later": 1.0}))[0].change == "sampling.max_new_tokens=128"
+    assert examine(case(lines=lines, preflight={"ended_later": 0.0}))[0].name == "never_ends"
+
+
+def test_rounding_in_bfloat16_is_no_disagreement():
+    rounded = set_to(CONFIG, policy__autocast=True)
+    lines = changed(engine_difference=0.02, ratio_error=4e-4)
+    assert examine(case(lines=lines, config=rounded)) == []
+    assert examine(case(lines=lines))[0].name == "engine_disagrees"
+
+
+def test_a_gain_that_is_also_gold_is_no_gaming():
+    assert examine(case(lines=changed(length=grow(20, 45), reward_by_length=0.6))) == []
+
+
+def test_a_group_that_is_dead_because_the_task_is_done_is_a_notice():
+    found = examine(case(lines=changed(dead_groups=grow(0.1, 1.0)), stage="reinforce"))
+    assert [(f.name, f.severity) for f in found] == [("dead_groups", "notice")]
+
+
+def test_the_verdict_takes_the_weights_from_before_the_fall():
+    view = case(lines=changed(gold=lambda s: 1 + 0.1 * min(s, 8) - 0.1 * max(0, s - 8)))
+    said = verdict(view, examine(view))
+    assert said.step is not None and 7 <= said.step <= 11 and "steps=" in said.sentences[2] and said.next[0].startswith("kl.beta=")
+    assert "sick" in said.sentences[1] and "overoptimised" in said.sentences[1]
+
+
+def test_a_run_without_a_step_is_no_fault():
+    assert examine(case(lines=[])) == []
+    assert verdict(case(lines=[]), []).step is None
+
+
+def test_every_finding_has_its_section_and_every_name_in_the_table_of_consequences_exists():
+    sections = [
+        line.removeprefix("## ")
+        for line in DOCUMENT.read_text(encoding="utf-8").split("# Findings")[1].splitlines()
+        if line.startswith("## ")
+    ]
+    assert sorted(sections) == sorted(NAMES) and len(set(NAMES)) == len(NAMES)
+    assert set(FOLLOWS) | {name for names in FOLLOWS.values() for name in names} <= set(NAMES)
+    shown = {name for name, _ in SIGNS} | {"reward_pattern", "few_prompts", "writes_both_sides"}
+    assert shown == set(NAMES), "a finding without a test"
+
+
+def test_words_and_windows():
+    assert spans([2, 4, 6, 10], range(0, 20, 2)) == ((2, 6), (10, 10))
+    assert lasting(np.array([1, 1, 0, 1, 1, 1], dtype=bool), 2).tolist() == [False, True, False, False, True, True]
+    curve = Curve(np.arange(5), np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 2)
+    assert curve.trailing.tolist() == [1.0, 1.5, 2.5, 3.5, 4.5] and curve.last == 4.5
+    assert SEVERITIES[:2] == UPPER
+
+
+def test_what_recipes_say_of_their_texts():
+    import torch
+
+    said = variety(["a b c a b c", "x", "", "x"])
+    assert said == {"distinct": 0.75, "commonest": 0.5, "empty": 0.25, "repetition": 0.25}
+    x = torch.tensor([1.0, 2.0, 3.0, 5.0])
+    assert correlation(x, -2 * x) == pytest.approx(-1) and correlation(x, torch.ones(4)) == 0.0
+
+
+# --- while it goes on ---
+
+
+def log(run: Run, lines: list[dict], start: int = 0, die: int = -1) -> None:
+    for line in lines[start:]:
+        run.log(line["step"], {k: v for k, v in line.items() if k != "step"})
+        if run.due(line["step"]):
+            run.save(line["step"] + 1, {}, {})
+        if line["step"] == die:
+            return
+        run.check()
+
+
+def attended(folder: Path, lines: list[dict], mode: str = "watch", die: int = -1) -> list[str]:
+    said: list[str] = []
+    with opened(folder) as run:
+        run.attend(Attendant(run, mode, said.append))  # type: ignore[arg-type]
+        log(run, lines, run.step, die)
+        if die < 0:
+            run.finish({})
+    return said
+
+
+SICK = changed(approx_kl=lambda s: 0.4 if s > 4 else 1e-3)
+
+
+def test_a_finding_is_said_once_and_stands_in_the_run_folder(tmp_path):
+    said = attended(tmp_path / "run", SICK)
+    assert len(said) == 1 and said[0].startswith("sick (run, steps 5 to 6): steps too large.")
+    (line,) = read_run(tmp_path / "run").findings
+    assert line["name"] == "steps_too_large" and line["step"] == 6 and line["change"] == ""
+
+
+@pytest.mark.parametrize("die", [5, 6, 7, 8, 20])
+def test_a_resumed_run_has_the_same_findings(tmp_path, die):
+    attended(tmp_path / "whole", SICK)
+    attended(tmp_path / "run", SICK, die=die)
+    attended(tmp_path / "run", SICK)
+    assert (tmp_path / "run/findings.jsonl").read_bytes() == (tmp_path / "whole/findings.jsonl").read_bytes()
+
+
+def test_a_sick_run_is_stopped_after_its_step_is_saved_and_goes_on_when_asked_again(tmp_path):
+    with pytest.raises(RunError, match="steps too large"):
+        attended(tmp_path / "run", SICK, mode="stop")
+    assert [p.name for p in (tmp_path / "run/checkpoints").glob("step-*")][-1:] == ["step-00000008"]
+    assert attended(tmp_path / "run", SICK, mode="stop") == []
+    assert len(read_run(tmp_path / "run").metrics) == 30
+
+
+def test_a_doctor_that_falls_ill_does_not_take_the_run_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("handrail.doctor.live.examine", lambda *_: 1 / 0)
+    assert attended(tmp_path / "run", SICK) == []
+    assert "ZeroDivisionError" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_it_looks_often_at_first_and_never_later_than_a_sixteenth_of_the_run():
+    looks = [step for step in range(4000) if looks_at(step)]
+    assert looks[:32] == list(range(32)) and len(looks) < 200
+    assert all(b - a <= max(1, (a + 1) / 16) for a, b in pairwise(looks))
+
+
+def test_what_was_measured_first_is_told_before_the_first_step(tmp_path):
+    said: list[str] = []
+    with opened(tmp_path / "run") as run:
+        run.attend(Attendant(run, "stop", said.append))
+        with pytest.raises(RunError, match="before the first step"):
+            run.measured({"double_start": 1.0, "engine_difference": math.nan})
+    view = read_run(tmp_path / "run")
+    assert view.preflight == {"double_start": 1.0} and view.findings[0]["step"] == -1 and len(said) == 1
+
+
+# --- the verb and the report ---
+
+
+def test_the_verb_tells_names_and_exits_with_1_where_a_run_is_sick(tmp_path):
+    attended(tmp_path / "round-1" / "sft", healthy())
+    attended(tmp_path / "round-1" / "ppo", SICK)
+    done = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["doctor", str(tmp_path)])
+    assert done.exit_code == 1 and "steps too large" in done.stdout and "docs/doctor.md#steps_too_large" in done.stdout
+    told = json.loads(CliRunner().invoke(app, ["doctor", str(tmp_path / "round-1" / "sft"), "--json"]).stdout)
+    assert told["exit_code"] == 0 and told["runs"][0]["findings"] == [] and len(told["runs"][0]["verdict"]["sentences"]) == 3
+    assert CliRunner().invoke(app, ["doctor", str(tmp_path / "nothing")]).exit_code == 2
+
+
+def test_the_report_has_the_findings(tmp_path):
+    attended(tmp_path / "run", SICK)
+    page = write_report(tmp_path / "run", tmp_path / "report.html").read_text()
+    assert "What the doctor says" in page and "steps too large" in page
