@@ -1,8 +1,12 @@
 """`handrail demo`: its settings, and what it says before it begins."""
 
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -81,6 +85,47 @@ def test_a_tiny_demo_ends_with_figures_a_report_and_what_to_type_next(task: str,
     again = CliRunner().invoke(app, ["demo", "--task", task, "--out", str(folder), "--json", *TINY])
     assert json.loads(again.stdout)["summary"]["win_rate"] == summary["win_rate"]
     assert "as before" in again.stderr
+
+
+def answered(link: str) -> threading.Thread:
+    """Somebody who opens the link in a browser and puts every item in the order in which it stands."""
+    address, _, secret = link.partition("/enter/")
+
+    def work() -> None:
+        with httpx2.Client(base_url=address, headers={"origin": address}) as browser:
+            assert browser.post(f"/enter/{secret}").status_code == 303
+            (task,) = browser.get("/api/me").json()["tasks"]
+            while items := browser.post(f"/api/tasks/{task['id']}/next", json={"count": 1}).json()["items"]:
+                places = list(range(1, len(items[0]["responses"]) + 1))
+                answer = {"key": f"key-{items[0]['id']}", "act": "submit", "answer": {"kind": "rank", "places": places}}
+                browser.post(f"/api/assignments/{items[0]['id']}", json=answer).raise_for_status()
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException:
+            os.kill(os.getpid(), signal.SIGINT)  # or the demo would wait for ever
+            raise
+
+    worker = threading.Thread(target=guarded, daemon=True)
+    worker.start()
+    return worker
+
+
+@pytest.mark.slow
+def test_your_rankings_have_one_way_in_and_the_report_says_how_far_the_reward_model_agrees(tmp_path: Path, monkeypatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("handrail.cli.demo.label.webbrowser.open", lambda link: opened.append(link) or answered(link))
+    folder = tmp_path / "demo"
+    told = CliRunner().invoke(app, ["demo", "--label", "--out", str(folder), "--json", *TINY, "people.prompts=6", "people.poll=0.1"])
+    assert told.exit_code == 0, told.stderr
+    assert len(opened) == 1 and told.stderr.replace("\n", "").count("/enter/") == 1 and "feedback serve" not in told.stderr
+    agreed = json.loads(told.stdout)["summary"]["agreement"]
+    assert agreed["labellers"] == ["you"] and agreed["all"]["rankings"] == 6 and agreed["all"]["n"] == 6
+    assert agreed["all"]["low"] <= agreed["all"]["value"] <= agreed["all"]["high"]
+    assert agreed["held_out"] is None or agreed["held_out"]["n"] < 6
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Of the rankings that you gave, the reward model orders" in page and f"--db {folder}/feedback.db" in page
 
 
 METHODS = {

@@ -1,17 +1,25 @@
 """`handrail feedback`: what goes in, what comes out, and the way back from a trained model to its labels."""
 
+import html
 import json
 import os
+import re
+import shlex
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from handrail.cli import app, feedback_models
+from handrail.cli import app, feedback_models, feedback_trace
 from handrail.errors import InputError, ModelError
+from handrail.feedback.kinds import Rated
+from handrail.feedback.server import ServerSettings, served
 from handrail.feedback.store import Database, people, projects, review, snapshots
 from handrail.records import Message
 from office_world import in_order, work, write_lines
@@ -79,14 +87,57 @@ def test_items_are_taken_in_once_and_project_and_task_are_made(here: Path) -> No
         (("serve", "--host", "0.0.0.0"), "without --public"),
         (("serve", "--chat", "nothing"), "--chat nothing"),
         (("serve", "--chat", "sft=./nowhere"), "there is no such folder"),
+        (("serve", "--db", "nowhere/feedback.db"), "there is no folder nowhere"),
+        (("serve", "--db", "."), "a folder"),
+        (("serve", "--db", "responses.jsonl"), "file is not a database"),
+        (("serve", "--db", "others.db"), "a database of another program, with the table theirs"),
+        (("import", "responses.jsonl", "--project", "p", "--task", "t", "--kind", "rank", "--db", "nowhere/x.db"), "there is no folder"),
     ],
 )
 def test_wrong_input_is_named_and_nothing_is_written(here: Path, arguments: tuple[str, ...], found: str) -> None:
     (here / "broken.jsonl").write_text('{"prompt": "fine", "text": "a"}\n{"prompt"\n')
+    with sqlite3.connect(here / "others.db") as raw:
+        raw.execute("create table theirs (x)")
     before = sorted(here.iterdir())
     error = call(*arguments, status=2)["error"]
     assert found in error["found"] and error["allowed"]
     assert sorted(here.iterdir()) == before
+
+
+def test_a_taken_port_is_found_before_anything_is_made(here: Path) -> None:
+    before = sorted(here.iterdir())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        error = call("serve", "--port", str(taken.getsockname()[1]), status=2)["error"]
+    assert "cannot be used" in error["found"] and "--port" in error["remedy"]
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_typing_error_makes_no_project(here: Path) -> None:
+    given = ("responses.jsonl", "--task", "round-1", "--kind", "rank", "--project")
+    call("import", *given, "support")
+    error = call("import", *given, "suport", status=2)["error"]
+    assert error["found"] == "there is no project 'suport'" and error["allowed"] == "one of support"
+    assert error["remedy"].startswith("did you mean 'support'?") and "--new" in error["remedy"]
+    assert [project["name"] for project in call("status")["projects"]] == ["support"]
+    assert call("import", *given, "other", "--new")["new"] == 12
+    assert [project["name"] for project in call("status")["projects"]] == ["support", "other"]
+
+
+def test_an_invitation_leads_to_where_the_app_is_served_and_says_so_where_it_is_not(here: Path) -> None:
+    ranked(here)
+    told = call("invite", "One", "--project", "support")
+    assert told["link"].startswith("http://127.0.0.1:8000/enter/") and told["answers"] is False
+    db = Database.open("feedback.db")
+    with served(db, ServerSettings(port=0)) as address:
+        people.announce(db, address)
+        told = call("invite", "Two", "--project", "support")
+        assert told["link"].startswith(f"{address}/enter/") and told["answers"] is True
+        assert people.peek(db, told["link"].rsplit("/", 1)[1]) is not None, "looking whether it works does not use it up"
+    said = CliRunner(env={"COLUMNS": "400", "TERM": "dumb"}).invoke(app, ["feedback", "invite", "Three"]).stdout
+    assert f"{address}/enter/" in said and f"does not answer at {address} now" in said and "serve --db feedback.db" in said
+    db.close()
 
 
 def test_somebody_is_invited_and_deleted(here: Path) -> None:
@@ -124,6 +175,20 @@ def test_an_export_has_its_note_and_comes_out_the_same_again(here: Path) -> None
     call("export", "trl", "--project", "support", "--format", "trl")  # an earlier export is replaced
     assert "beside rules" in call("export", "x.jsonl", "--project", "support", "--snapshot", "0", "--flagged", status=2)["error"]["found"]
     assert "no format" in call("export", "x.jsonl", "--project", "support", "--format", "tarot", status=2)["error"]["found"]
+
+
+def test_ratings_become_wanted_and_unwanted_about_a_threshold(here: Path) -> None:
+    call("import", "responses.jsonl", "--project", "support", "--task", "scales", "--kind", "rate")
+    db = Database.open("feedback.db")
+    rated = lambda given: Rated(ratings=tuple({"overall": float(len(text) // 5 + 1)} for text in given.responses))  # noqa: E731
+    work(db, projects.find_task(db, "support", "scales"), people.invite(db, "One", to=["support"]), rated)
+    db.close()
+    for more, wanted in (((), {4.0: True, 2.0: False}), (("--threshold", "3.5"), {4.0: True, 3.0: False, 2.0: False})):
+        call("export", "ratings.jsonl", "--project", "support", "--format", "trl", *more)
+        rows = [json.loads(line) for line in (here / "ratings.jsonl").read_text().splitlines()]
+        assert {row["score"]: row["label"] for row in rows} == wanted
+    refused = call("export", "x.jsonl", "--project", "support", "--threshold", "3", status=2)["error"]
+    assert refused["found"] == "--threshold 3 with format handrail" and not (here / "x.jsonl").exists()
 
 
 def test_an_archive_restored_gives_the_same_snapshot(here: Path) -> None:
@@ -168,6 +233,40 @@ def test_a_policy_leads_back_to_each_answer(here: Path) -> None:
     assert "none of its files comes from" in call("trace", "runs/ppo", status=2)["error"]["found"]
 
 
+def test_the_way_back_finds_its_store_and_takes_the_beginning_of_an_id(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from handrail.inspector import write_report
+
+    (here / "stores").mkdir()
+    call("import", "responses.jsonl", "--project", "support", "--task", "round-1", "--kind", "rank", "--db", "stores/a b.db")
+    db = Database.open(here / "stores/a b.db")
+    work(db, projects.find_task(db, "support", "round-1"), people.invite(db, "One", to=["support"]), in_order)
+    db.close()
+    taken = call("export", "labels/rankings.jsonl", "--project", "support", "--db", "stores/a b.db")
+    run = run_folder(here / "runs/reward", "data:\n  path: labels/rankings.jsonl\n", {"data": taken["files"]["labels/rankings.jsonl"]})
+    (run / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0, "accuracy": 0.5}\n')
+    [origin] = call("trace", "runs/reward")["origins"]
+    ids = [one["id"] for one in origin["labels"]]
+    page = write_report(Path("runs/reward"), here / "report.html").read_text(encoding="utf-8")
+    command = html.unescape(re.search("<code>(handrail feedback trace .*?)</code>", page)[1])  # type: ignore[index]
+    assert shlex.split(command)[-2:] == ["--db", "stores/a b.db"]
+    told = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"}).invoke(app, shlex.split(command)[1:]).stdout
+    lines = told.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split()[:1] == ["label"])
+    shown = [line.split()[0] for line in lines[head + 1 : head + 13]]
+    for label, beginning in zip(ids, shown, strict=True):
+        assert len(beginning) >= 8 and label.startswith(beginning), "an id in a narrow table can be given back"
+    assert call("trace", "runs/reward", f"--label={shown[3]}")["label"]["id"] == ids[3]
+    alike = [SimpleNamespace(id=name) for name in ("abc-1", "abc-2", "abc")]
+    assert (
+        feedback_trace.meant("abc", [(origin, alike)])[1].id == "abc" and feedback_trace.meant("abc-2", [(origin, alike)])[1].id == "abc-2"
+    )
+    with pytest.raises(InputError, match="3 labels begin with 'ab'"):
+        feedback_trace.meant("ab", [(origin, alike)])
+    monkeypatch.setenv("THE_STORE", str(here / "stores/a b.db"))
+    assert len(call("trace", "runs/reward", "--db", "$THE_STORE")["origins"][0]["labels"]) == 12
+    assert "no such environment variable" in call("trace", "runs/reward", "--db", "$OTHER", status=2)["error"]["found"]
+
+
 def test_lines_without_a_note_lead_back_by_their_ids_and_another_store_is_refused(here: Path) -> None:
     ranked(here)
     taken = call("export", "rankings.jsonl", "--project", "support")
@@ -198,8 +297,11 @@ def test_ctrl_c_ends_it_cleanly_and_the_first_link_is_told(here: Path) -> None:
     env, pipe = os.environ | {"PYTHONUNBUFFERED": "1"}, subprocess.PIPE
     app_process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=here, env=env)
     assert app_process.stdout is not None
-    address, link = app_process.stdout.readline(), app_process.stdout.readline()
+    made, address, link = (app_process.stdout.readline() for _ in range(3))
+    assert made == "a new store: feedback.db\n"
     assert "http://127.0.0.1:" in address and "/enter/" in link
+    told = call("invite", "One", "--admin")
+    assert told["link"].startswith(address.split()[-1] + "/enter/") and told["answers"] is True
     with open(f"/proc/{app_process.pid}/maps") as maps:
         assert "libtorch" not in maps.read()
     app_process.send_signal(signal.SIGINT)

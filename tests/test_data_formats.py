@@ -343,6 +343,12 @@ def test_hub_names_are_told_from_paths(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert asked == [("somebody/films", "small", "test"), ("somebody/films", "small", "test"), ("films", "small", "test")]
     with pytest.raises(DataError, match="no such file"):
         load_prompts(Source(path="somebody/films.jsonl"))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "ranked").mkdir()
+    for path, near in (("labels/rankt", "did you mean labels/ranked"), ("runs/labels", "no such file"), ("./x/y", "no such file")):
+        with pytest.raises(DataError, match=near):
+            load_prompts(Source(path=path))
+    assert len(asked) == 3, "a path that looks local is not asked for on the hub"
 
 
 # --- several turns ---

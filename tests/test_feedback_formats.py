@@ -167,7 +167,10 @@ def test_trl_has_every_untied_pair_and_ratings_about_the_threshold():
         "a pair of equal place, which chosen and rejected cannot say": 3,
         "a rating of exactly the threshold, 3": 1,
     }
-    assert export("trl", labels()).left_out["a rating, where no threshold says which are wanted"] == 6
+    middle = export("trl", labels())
+    assert {row["label"] for row in lines(middle, "unpaired.jsonl")} == {True, False}
+    for row in lines(middle, "unpaired.jsonl"):
+        assert row["label"] is (row["score"] > 3), "of 1 to 5 the middle is 3"
 
 
 def test_hh_is_whole_transcripts_and_never_a_turn_that_nobody_said():

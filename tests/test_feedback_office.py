@@ -370,7 +370,7 @@ def test_the_most_urgent_response_gives_its_prompt_the_priority() -> None:
     class Urgent:
         prompt, priority = Prompt.of("p"), 0.75
 
-    assert uploads.prioritised([item], [Urgent()])[0].priority == 0.75  # type: ignore[list-item]
+    assert uploads.prioritised([("", item)], [Urgent()])[0][1].priority == 0.75  # type: ignore[list-item]
 
 
 def test_answers_in_words() -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import transformers
 
 from handrail.batch import Sequences
 from handrail.errors import ModelError
@@ -66,6 +67,18 @@ def test_missing_folder(tmp_path):
     for load in (load_causal, load_tokenizer, ScalarModel.load):
         refused(tmp_path / "nothing", "no such folder", load)
         refused(tmp_path, "no config.json", load)
+
+
+@pytest.mark.parametrize("path", ["runs/stf", "./runs/stf", "models/tiny", "a/b/c"])
+def test_a_path_that_looks_local_is_refused_with_what_is_near_and_no_hub_is_asked(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/sft", "models/tinny"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *given, **more: pytest.fail("the hub was asked"))
+    with pytest.raises(ModelError, match="no such folder") as raised:
+        load_causal(ModelSettings(path=path))
+    near = {"runs/stf": "runs/sft", "./runs/stf": "runs/sft", "models/tiny": "models/tinny", "a/b/c": "models, runs"}[path]
+    assert raised.value.remedy == f"there is {near}"
 
 
 def test_truncated_weights(copy):

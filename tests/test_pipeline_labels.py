@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 
 from handrail.config import validate
-from handrail.data import Source, load_rankings, write_records
+from handrail.data import Codec, Source, load_rankings, split_by_prompt, write_records
 from handrail.errors import ConfigError, RunError
+from handrail.evaluate.reward_model import scores_of
 from handrail.feedback import provenance
 from handrail.feedback.ask import Ratings
 from handrail.feedback.kinds import Compared, Criterion, Ranked, Rated
 from handrail.feedback.store import Database, assignment, labels, people, projects, snapshots
 from handrail.feedback.store.labels import Submission
+from handrail.models import ModelSettings, NewModel, ScalarModel, new_model, new_tokenizer
 from handrail.pipeline import Round
+from handrail.pipeline.agreement import agree
 from handrail.pipeline.labels import ask_people, simulate
 from handrail.pipeline.verdicts import ask_which, row
-from handrail.records import Pair, Prompt, Response
+from handrail.recipes.reward_parts import Reward
+from handrail.records import Pair, Prompt, Ranking, Response, places_of
 from handrail.tasks import TASKS
 
 TASK = TASKS["movie-night"]
@@ -146,6 +150,35 @@ def test_people_rank_some_and_simulated_labellers_the_rest(tmp_path):
     found = load_rankings(Source(path=str(tmp_path / "rankings.jsonl"))).records
     assert [r.labeller for r in found].count("you") == 5 and len(found) == 12
     assert len({r.prompt.text for r in found}) == 12
+
+
+def test_the_reward_model_is_held_against_the_peoples_own_rankings_and_not_the_simulated_ones(tmp_path):
+    cfg = a_round(tmp_path, labels="people", people={"prompts": 12, "simulated": True})
+    asked = [(p, tuple(TASK.draw_response(random.Random(i * 9 + k), p) for k in range(3))) for i, p in enumerate(TASK.prompts(40, 2))]
+    asked = [(p, texts) for p, texts in asked if len(set(texts)) == 3]
+    tokenizer = new_tokenizer([text for _, texts in asked for text in texts] + [p.text for p, _ in asked], 600)
+    new = NewModel(hidden=16, layers=1, heads=2, vocabulary=600, context=96)
+    model = ScalarModel.from_causal(new_model(new, tokenizer), "normal")
+    model.save(tmp_path / "reward/model", tokenizer)
+    reward = Reward(out=str(tmp_path / "reward"), model=ModelSettings(path="none"), data=Source(path="none"), held_out=0.25)
+    plain = [Ranking(prompt=p, responses=texts, places=(1, 2, 3)) for p, texts in asked]
+    scores = [model.combined(s).tolist() for s in scores_of(model, Codec(tokenizer, reward.template), plain)]
+    better = [places_of(s) for s in scores]
+    labellers = ["you" if i < 12 else "simulated-01" for i in range(len(asked))]
+    worse = {0, 5}  # where the person says the opposite
+    said = [
+        r.model_copy(update={"places": tuple(4 - p for p in b) if i in worse or i >= 12 else b, "labeller": labellers[i]})
+        for i, (r, b) in enumerate(zip(plain, better, strict=True))
+    ]
+    write_records(tmp_path / "rankings.jsonl", said)
+    agree(cfg, reward, tmp_path / "rankings.jsonl", tmp_path)
+    told = json.loads((tmp_path / "agreement.json").read_text())
+    assert told["labellers"] == ["you"] and (told["all"]["n"], told["all"]["rankings"]) == (36, 12)
+    assert told["all"]["value"] == pytest.approx(10 / 12) and told["all"]["low"] < 10 / 12 < told["all"]["high"]
+    unseen = {r.prompt.text for r in split_by_prompt(said, 0.25, reward.seed)[1]}
+    held = [i for i in range(12) if asked[i][0].text in unseen]
+    assert held and told["held_out"]["rankings"] == len(held)
+    assert told["held_out"]["value"] == pytest.approx(1 - len(worse & set(held)) / len(held))
 
 
 def test_one_and_the_same_response_cannot_be_ranked(tmp_path):

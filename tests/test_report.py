@@ -12,6 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from desk_world import CHROMIUM, chromium
 from handrail.errors import DataError, InputError, StorageError
 from handrail.inspector import picture, write_report
 from handrail.inspector.charts import Share, dumbbell_chart, loop_drawing, share_chart
@@ -574,3 +575,32 @@ def test_a_curve_that_does_not_move_can_be_drawn(value):
     """A divergence that is zero but for rounding, for example."""
     drawn = line_chart([Series("kl", "plain", [(0.0, value), (1.0, value)])], "nats", "step", "KL")
     assert "<svg" in drawn and "nan" not in drawn
+
+
+@pytest.mark.slow
+def test_the_files_of_labels_stand_in_columns_that_never_touch(tmp_path, monkeypatch):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    row = {
+        "file": "runs/demo-movie-night-0/round-1/labels/rankings.jsonl",
+        "note": None,
+        "labels": 20,
+        "runs": ["dpo", "reward"],
+        "other": [],
+    }
+    monkeypatch.setattr("handrail.inspector.report.labels_of", lambda found: {"files": [row], "command": "handrail feedback trace x"})
+    page_file = write_report(make_round(tmp_path / "round"), tmp_path / "report.html")
+    boxes = """() => [...document.querySelectorAll(".origins td")].map(cell => {
+        const range = document.createRange(); range.selectNodeContents(cell); const box = range.getBoundingClientRect();
+        return [box.left, box.top, box.right, box.bottom]; })"""
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium(), args=CHROMIUM)
+        for width in (1280, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto(page_file.as_uri())
+            found = page.evaluate(boxes)
+            assert len(found) == 5 and page.evaluate("document.documentElement.scrollWidth") <= width
+            for i, (left, top, right, bottom) in enumerate(found):
+                for other in found[i + 1 :]:
+                    apart = right + 8 <= other[0] or other[2] + 8 <= left or bottom <= other[1] or other[3] <= top
+                    assert apart, (width, i, found)
+        browser.close()

@@ -197,3 +197,18 @@ def load(schema: type[S], path: str | Path, assignments: list[str] | tuple[str, 
 def dump(settings: Settings) -> str:
     """The settings as YAML that `load` reads back to the same settings."""
     return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def is_local(path: str) -> bool:
+    """Whether a path that leads nowhere is one of this machine all the same, not an ORGANISATION/NAME on the hub."""
+    parts = Path(path).parts
+    return path.startswith((".", "/", "~")) or len(parts) > 2 or (len(parts) == 2 and (parts[0] == "runs" or Path(parts[0]).exists()))
+
+
+def nearby(path: str) -> str:
+    """What there is near a path that leads nowhere; "" where that is nothing."""
+    missing = Path(path).expanduser()
+    above = next((folder for folder in missing.parents if folder.is_dir()), Path())
+    names = sorted(entry.name for entry in above.iterdir() if not entry.name.startswith("."))
+    near = difflib.get_close_matches(missing.parts[len(above.parts)], names, n=3) or names[:8]
+    return f"there is {', '.join(str(above / name) for name in near)}" if near else ""

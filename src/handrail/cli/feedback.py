@@ -1,5 +1,6 @@
 """`handrail feedback`: the app in which people label, what goes into it and what comes out."""
 
+import difflib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,15 +59,17 @@ def serve(
     Example:  [bold]handrail feedback serve --chat sft=runs/sft --chat ppo=runs/ppo[/]
     """
     from handrail.cli.feedback_models import responders
-    from handrail.feedback.server import ServerSettings
+    from handrail.feedback.server import ServerSettings, listening
     from handrail.feedback.server import serve as run
-    from handrail.feedback.server.serve import check
 
     models = responders(chat or [], chat_key)
     settings = ServerSettings(host=host, port=port, public=public, sign_in=not no_sign_in)
-    check(settings)  # before a store is made
-    with store(db, make=True) as found, suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
-        run(found, settings, models, say=lambda line: out.print(Text(line), soft_wrap=True))
+    with (
+        listening(settings) as socket,  # before a store is made
+        store(db, make=True) as found,
+        suppress(KeyboardInterrupt),  # Ctrl-C is the way to end it
+    ):
+        run(found, settings, models, say=lambda line: out.print(Text(line), soft_wrap=True), socket=socket)
     out.print("[dim]stopped; every confirmed label is in the store[/]")
     return {"store": shown(db)}
 
@@ -80,7 +83,7 @@ def shown(where: str) -> str:
 
 @verb
 def take_in(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines: our records, or native items.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines: records, comparisons, items of your own.", show_default=False)],
     project: Project,
     task: Annotated[str, typer.Option("--task", metavar="NAME", help="The task; made where it is absent.", show_default=False)],
     kind: Annotated[str, typer.Option("--kind", help="Of a new task: demonstrate, compare, rank, rate or chat.")] = "",
@@ -95,18 +98,20 @@ def take_in(
     practice: Annotated[
         bool, typer.Option("--practice", help="The answers in the file are right: these items are the practice round.")
     ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Make the project, where the store has others already.")] = False,
     db: Db = STORE,
 ) -> dict:
-    """Put items before people: what `handrail sample` wrote, prompts, rankings, or items of your own.
+    """Put items before people: what `handrail sample` wrote, prompts, comparisons, rankings, or items of your own.
 
-    Project and task are made where they are absent. Responses to one prompt become one item (compare: two at a time). What
-    is there already is not taken in twice; it gets the new priority, so a file that `handrail sample` wrote with
-    priority.reward puts first what teaches most.
+    A task is made where it is absent, and so is the first project; another one is made with --new. Responses to one prompt
+    become one item (compare: two at a time). What is there already is not taken in twice; it gets the new priority, so a
+    file that `handrail sample` wrote with priority.reward puts first what teaches most.
 
     Example:  [bold]handrail feedback import responses.jsonl --project support --task round-1 --kind rank --overlap 2[/]
     """
     from handrail.feedback import uploads
     from handrail.feedback.store import projects
+    from handrail.feedback.store.database import file_of
 
     if gold and practice:
         raise InputError("--gold and --practice", "one of the two")
@@ -114,10 +119,11 @@ def take_in(
     words = read_bytes(instructions).decode("utf-8", "replace") if instructions else ""
     as_: uploads.As = "gold" if gold else "practice" if practice else "work"
     asked = (kind, {"overlap": overlap, "title": title, "instructions": words, "models": tuple(models or ())})
-    if "://" not in db and not Path(db).exists():
+    path = file_of(db)
+    if path is not None and not path.exists():
         uploads.read(raw, str(file), new_task(*asked), most, as_).whole()  # before a store is made
     with store(db, make=True) as open_store:
-        there = has(open_store, project)
+        there = has(open_store, project, new)
         found = next((one for one in projects.all_tasks(open_store, project) if one.name == task), None) if there else None
         settings = found.settings if found else new_task(*asked)
         if found and kind and kind != found.settings.kind:
@@ -128,16 +134,24 @@ def take_in(
         found = found or projects.make_task(open_store, project, task, settings)
         done = projects.take_in(open_store, found, read.items)
     out.print(f"[green]✓[/] {done.new:,} items into {project}/{task}; {done.known:,} were there already")
+    if done.work:
+        out.print(Text(f"  {done.work:,} of these were put up as work, without a right answer, and stay so: they check nobody", "yellow"))
     for reason, number in read.left_out.items():
         out.print(Text(f"  left out: {reason} ({number:,})", "dim"))
-    return {"project": project, "task": task, "new": done.new, "known": done.known, "read": read.records, "left_out": read.left_out}
+    told = {"project": project, "task": task, "new": done.new, "known": done.known, "work": done.work}
+    return told | {"read": read.records, "left_out": read.left_out}
 
 
-def has(db: "Database", project: str) -> bool:
-    """Whether there is such a project."""
+def has(db: "Database", project: str, new: bool) -> bool:
+    """Whether there is such a project.  Raises InputError where there are others and no `new` one is asked for."""
     from handrail.feedback.store import projects
 
-    return project in {found["name"] for found in projects.all_projects(db)}
+    there = [found["name"] for found in projects.all_projects(db)]
+    if project not in there and there and not new:
+        near = difflib.get_close_matches(project, there, n=1)
+        remedy = f"did you mean {near[0]!r}? --new makes another project" if near else "--new makes another project"
+        raise InputError(f"there is no project {project!r}", f"one of {', '.join(there)}", remedy)
+    return project in there
 
 
 def new_task(kind: str, asked: dict[str, Any]) -> "TaskSettings":
@@ -161,22 +175,38 @@ def invite(
     admin: Annotated[bool, typer.Option("--admin", help="They run the projects too.")] = False,
     token: Annotated[bool, typer.Option("--token", help="A token for a program, in place of a link for a browser.")] = False,
     pseudonym: Annotated[str, typer.Option("--pseudonym", help="What labels carry; one is made up if not given.")] = "",
-    address: Annotated[str, typer.Option("--address", metavar="URL", help="Where the app is served.")] = "http://127.0.0.1:8000",
+    address: Annotated[
+        str, typer.Option("--address", metavar="URL", help="Where people open the app.", show_default="where it was last served")
+    ] = "",
     db: Db = STORE,
 ) -> dict:
     """Invite somebody: prints a link that signs them in once, or a token. It is told only now.
 
+    The link leads to where the app was last served; if it does not answer there now, that is said.
+
     Example:  [bold]handrail feedback invite "Labeller One" --project support[/]
     """
+    from handrail.feedback.client import status_of
     from handrail.feedback.store import people
 
     with store(db) as open_store:
         person = people.invite(open_store, name, "admin" if admin else "labeller", project or [], pseudonym)
         secret = people.issue(open_store, person, "token" if token else "link")
-    told = secret if token else f"{address.rstrip('/')}/enter/{secret}"
+        found = (address or people.last_address(open_store) or "http://127.0.0.1:8000").rstrip("/")
     out.print(Text.assemble(("✓ ", "green"), f"{name} is {person.pseudonym}; told only now:"))
-    out.print(Text(told), soft_wrap=True)
-    return {"pseudonym": person.pseudonym, "role": person.role, "token" if token else "link": told}
+    told: dict[str, Any] = {"pseudonym": person.pseudonym, "role": person.role}
+    if token:
+        out.print(Text(secret), soft_wrap=True)
+        return told | {"token": secret}
+    link = f"{found}/enter/{secret}"
+    out.print(Text(link), soft_wrap=True)
+    if address:
+        return told | {"link": link}
+    answers = status_of(link) == 200
+    if not answers:
+        said = f"The app with this store does not answer at {found} now. `handrail feedback serve --db {shown(db)}` begins it;"
+        out.print(Text(f"{said} if that names another address, put it before /enter/.", "yellow"), soft_wrap=True)
+    return told | {"link": link, "answers": answers}
 
 
 @verb

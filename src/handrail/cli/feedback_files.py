@@ -19,6 +19,10 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_
 Form = Annotated[str, typer.Option("--format", help="handrail, trl, hh, labelstudio, argilla, csv, parquet or datasets.")]
 Taken = Annotated[str, typer.Option("--snapshot", metavar="ID", help="One that was taken before; a new one if not given.")]
 Weights = Annotated[bool, typer.Option("--weights", help="Rankings weigh as much as their labeller is reliable.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Format trl: ratings above it are wanted, below it not.", show_default="the middle of the scale"),
+]
 Tasks = Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="Of this task alone; may be repeated.")]
 Flagged = Annotated[bool, typer.Option("--flagged", help="Flagged labels too.")]
 Extra = Annotated[bool, typer.Option("--extra/--no-extra", help="Those beyond the overlap, which came after their time, too.")]
@@ -33,6 +37,7 @@ def export(
     form: Form = "handrail",
     snapshot: Taken = "",
     weights: Weights = False,
+    threshold: Threshold = None,
     tasks: Tasks = None,
     flagged: Flagged = False,
     extra: Extra = True,
@@ -56,18 +61,22 @@ def export(
     rules = (tasks, flagged, extra, settled, without)
     if snapshot and (tasks or flagged or not extra or not settled or without):
         raise InputError(f"--snapshot {snapshot} beside rules", "a snapshot has the rules it was taken by", "leave one of the two away")
+    if threshold is not None and form != "trl":
+        raise InputError(f"--threshold {threshold:g} with format {form}", "it is for trl; other formats keep the number", "leave it away")
     with store(db) as found:
-        taken, made, notes = exports.make(found, snapshot or take(found, project, *rules), form, weighted=weights)
+        snapshot = snapshot or take(found, project, *rules)
+        taken, made, notes = exports.make(found, snapshot, form, weighted=weights, threshold=threshold)
     if taken.project != project:
         raise InputError(f"snapshot {taken.id} is one of project {taken.project}", f"one of {project}", "see `handrail feedback status`")
     if target.suffix:
         name, content = exports.only(made)
-        note = notes[name].model_copy(update={"file": target.name})
+        note = notes[name].model_copy(update={"file": target.name, "store": provenance.seen_from(target.parent, db)})
         write_file(target, content)
         write_file(provenance.beside(target), provenance.text(note).encode())
         files = {str(target): note.file_sha256}
     else:
-        write_folder(target, exports.with_notes(made, notes))
+        seen = provenance.seen_from(target, db)
+        write_folder(target, exports.with_notes(made, {name: note.model_copy(update={"store": seen}) for name, note in notes.items()}))
         files = {str(target / name): note.file_sha256 for name, note in notes.items()}
     out.print(Text.assemble(("✓ ", "green"), f"{taken.labels:,} labels in {target}, snapshot {taken.id}"))
     out.print(Text(f"  {made.described}", "dim"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handrail.cli.chat import Speak, load
+from handrail.config import is_local, nearby
 from handrail.errors import InputError, ModelError, RunError
 from handrail.records import Message
 
@@ -74,6 +75,5 @@ def responders(given: list[str], key_variable: str) -> Mapping[str, Local | Endp
 
 def require(path: str) -> None:
     """Whether something that looks like a path is there, before anybody waits for it.  Raises ModelError."""
-    local = path.startswith((".", "/", "~")) or path.count("/") != 1
-    if local and not os.path.exists(os.path.expanduser(path)):
-        raise ModelError(f"{path}: there is no such folder", "a run folder, a folder with a model, or a hub name")
+    if not os.path.exists(os.path.expanduser(path)) and (is_local(path) or "/" not in path):
+        raise ModelError(f"{path}: there is no such folder", "a run folder, a folder with a model, or a hub name", nearby(path))

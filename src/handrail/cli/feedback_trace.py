@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from handrail.cli.feedback_store import STORE, Db, store
+from handrail.cli.feedback_store import STORE, store
 from handrail.cli.frame import out, shown, verb
 from handrail.errors import InputError
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from handrail.inspector.origins import Origin
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a round.", show_default=False)]
-One = Annotated[str, typer.Option("--label", metavar="ID", help="All about this one label.")]
+One = Annotated[str, typer.Option("--label", metavar="ID", help="All about this one label; the beginning of its id is enough.")]
+Of = Annotated[str, typer.Option("--db", metavar="PATH|URL", help="The store.", show_default="what the file's note says, else feedback.db")]
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Lines of the table at most; --json has all.")]
 
 
 @verb
-def trace(run: Run, label: One = "", rows: Rows = 20, db: Db = STORE) -> dict:
+def trace(run: Run, label: One = "", rows: Rows = 20, db: Of = "") -> dict:
     """Walk from a trained model back to the labels that it learned from.
 
     The run's config names its files and the models that it began with; beside an exported file stands the note of its
@@ -38,10 +39,14 @@ def trace(run: Run, label: One = "", rows: Rows = 20, db: Db = STORE) -> dict:
     found = origins(run)
     if not found:
         raise InputError(f"{run}: none of its files comes from a feedback store", "a file that `handrail feedback export` wrote")
-    with store(db) as open_store:
-        traced = [(origin, behind(open_store, origin)) for origin in found]
-        if label:
-            return whole(open_store, label, traced)
+    traced = []
+    for origin in found:
+        with store(db or origin.store or STORE) as open_store:
+            traced.append((origin, behind(open_store, origin)))
+    if label:
+        origin, one = meant(label, traced)
+        with store(db or origin.store or STORE) as open_store:
+            return whole(open_store, origin, one)
     for origin, labels in traced:
         tell(origin, labels, rows)
     return {"run": str(run), "origins": [told(origin, labels) for origin, labels in traced]}
@@ -88,14 +93,23 @@ def tell(origin: "Origin", labels: "list[Label]", rows: int) -> None:
         )
         if not origin.same:
             out.print(Text("  the run was not started with these very bytes: the file was exported again, or mixed with others", "yellow"))
-    table = Table("label", "labeller", "when", "task", "prompt", "answer", box=None, padding=(0, 1))
+    table = Table(box=None, padding=(0, 1))
+    for name in ("label", "labeller", "when", "task", "prompt", "answer"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=5 if name in ("prompt", "answer") else None)
+    length = enough(labels)
     for one in labels[:rows]:
         prompt = shown(one.prompt.messages[-1].content.replace("\n", " "))
-        cells = (one.id, one.labeller, moment(one.at), one.task, prompt[:40], shown(answer_of(one).replace("\n", " "))[:40])
+        cells = (one.id[:length], one.labeller, moment(one.at)[:16], one.task, prompt[:40], shown(answer_of(one).replace("\n", " "))[:40])
         table.add_row(*(Text(cell) for cell in cells))
     out.print(table)
-    if len(labels) > rows:
-        out.print(Text(f"  and {len(labels) - rows:,} more; --json has all, --label ID all about one", "dim"))
+    more = f"and {len(labels) - rows:,} more; --json has all. " if len(labels) > rows else ""
+    out.print(Text(f"  {more}--label=ID tells all about one", "dim"))
+
+
+def enough(labels: "list[Label]") -> int:
+    """How many characters of the ids tell them apart, at least 8."""
+    longest = max((len(one.id) for one in labels), default=8)
+    return next((n for n in range(8, longest) if len({one.id[:n] for one in labels}) == len(labels)), longest)
 
 
 def told(origin: "Origin", labels: "list[Label]") -> dict[str, Any]:
@@ -105,15 +119,21 @@ def told(origin: "Origin", labels: "list[Label]") -> dict[str, Any]:
     return about | {"labels": [one.model_dump(mode="json") for one in labels]}
 
 
-def whole(db: "Database", label: str, traced: "list[tuple[Origin, list[Label]]]") -> dict:
-    """Print all about one label of the run.  Raises InputError where the run does not have it."""
+def meant(label: str, traced: "list[tuple[Origin, list[Label]]]") -> "tuple[Origin, Label]":
+    """The label whose id begins so.  Raises InputError where the run has none, or several."""
+    found = {one.id: (origin, one) for origin, labels in traced for one in labels if one.id.startswith(label)}
+    if not found:
+        raise InputError(f"the run did not learn from a label {label!r}", "an id that the table or the file's `label` names")
+    if label not in found and len(found) > 1:
+        raise InputError(f"{len(found)} labels begin with {label!r}", f"one of {', '.join(list(found)[:8])}", "give more of the id")
+    return found.get(label) or next(iter(found.values()))
+
+
+def whole(db: "Database", origin: "Origin", one: "Label") -> dict:
+    """Print all about one label."""
     from handrail.feedback.store import review
 
-    found = next(((origin, one) for origin, labels in traced for one in labels if one.id == label), None)
-    if found is None:
-        raise InputError(f"the run did not learn from a label {label!r}", "an id that the table or the file's `label` names")
-    origin, one = found
-    now, past = review.one_label(db, label)
+    now, past = review.one_label(db, one.id)
     lines = [
         ("label", one.id),
         ("file", f"{origin.file} ({origin.key} of {origin.run})"),

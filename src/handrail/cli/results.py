@@ -195,6 +195,9 @@ def panel(summary: dict[str, Any], title: str) -> Panel:
     if reached:
         ceiling = f"  the labellers' noise allows {100 * reached['ceiling']:.1f} %" if "ceiling" in reached else ""
         grid.add_row("reward model", Text.assemble(percent(reached), (f"  right on new pairs{ceiling}", "dim")))
+    if (agreed := summary.get("agreement")) and agreed["all"]:
+        who = "you" if agreed["labellers"] == ["you"] else "people"
+        grid.add_row(f"with {who}", Text.assemble(percent(agreed["all"]), (f"  of the pairs that {who} put in order", "dim")))
     return Panel(grid, title=title, title_align="left", border_style="green", expand=False)
 
 

@@ -14,6 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from handrail.config import is_local
 from handrail.data import sheets, strict
 from handrail.data.settings import Source
 from handrail.errors import DataError
@@ -108,7 +109,7 @@ def _stem(file: Path) -> str:
 
 def _is_hub_name(path: str) -> bool:
     organisation, slash, name = path.partition("/")
-    return bool(slash and organisation and name) and "/" not in name and not path.startswith((".", "~")) and not path.endswith(_SUFFIXES)
+    return bool(slash and organisation and name) and not is_local(path) and not path.endswith(_SUFFIXES)
 
 
 def _digest(files: list[Path]) -> str:

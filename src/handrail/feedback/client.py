@@ -167,6 +167,14 @@ class Client:
         return response
 
 
+def status_of(url: str) -> int:
+    """With which status something answers there within two seconds; 0 where nothing does."""
+    try:
+        return httpx2.get(url, timeout=2.0).status_code
+    except (httpx2.HTTPError, httpx2.InvalidURL):
+        return 0
+
+
 def refused(response: httpx2.Response) -> HandrailError:
     """What the app said when it refused, or that it failed."""
     try:

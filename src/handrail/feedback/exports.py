@@ -21,16 +21,19 @@ def weights(quality: Quality) -> dict[str, float]:
     return {name: sum(n * w for n, w in some) / sum(n for n, _ in some) for name, some in sorted(told.items())}
 
 
-def make(db: Database, snapshot: str, form: str, *, weighted: bool = False) -> tuple[Snapshot, Export, dict[str, Provenance]]:
+def make(
+    db: Database, snapshot: str, form: str, *, weighted: bool = False, threshold: float | None = None
+) -> tuple[Snapshot, Export, dict[str, Provenance]]:
     """A snapshot, its files in a format, and the note of each file that holds records.
 
-    With `weighted`, rankings weigh as much as their labeller was reliable in all answers up to the snapshot.  The same
-    arguments give the same bytes.  Raises InputError.
+    With `weighted`, rankings weigh as much as their labeller was reliable in all answers up to the snapshot.  For trl a
+    rating above `threshold` is wanted, None: above the middle of its scale.  The same arguments give the same bytes.
+    Raises InputError.
     """
     taken, found = snapshots.again(db, snapshot)
     tasks = {task.name: task.settings for task in projects.all_tasks(db, taken.project)}
     given = weights(summary(review.everything(db, taken.project, taken.upto)[1])) if weighted else {}
-    made = export(form, found, Options(weights=given, tasks=tasks))
+    made = export(form, found, Options(weights=given, tasks=tasks, threshold=threshold))
     told = {"format": form, "records": made.records, "left_out": made.left_out, "weights": given}
     notes = {
         name: provenance.of(taken, name, provenance.digest(content)).model_copy(update=told)

@@ -227,6 +227,12 @@ def check(settings: TaskSettings, answer: Any, shown: int) -> None:
         raise InputError(f"a chat of {len(answer.turns)} turns", f"at most {settings.turns}")
 
 
+def right_of(item: Item) -> dict[str, Any] | None:
+    """What the right answer says of each text; None where there is none, or where several texts may be right."""
+    said: Any = getattr(item.gold, "ratings", None) or getattr(item.gold, "places", None)
+    return dict(zip(item.responses, said, strict=True)) if said and len(said) == len(item.responses) else None
+
+
 def restored(answer: Any, order: tuple[int, ...]) -> Any:
     """An answer given in the order shown, in the order of the item.  order[i] is the response that stood at place i."""
     if isinstance(answer, Compared) and answer.better is not None:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from handrail.errors import DataError
+from handrail.feedback.store.database import file_of, without_password
 from handrail.feedback.store.snapshots import Rules, Snapshot
 from handrail.records import Record
 
@@ -27,6 +29,7 @@ class Provenance(Record):
     records: dict[str, int] = Field({}, description="of all files that were written with it")
     left_out: dict[str, int] = Field({}, description="what the format cannot hold, by reason")
     weights: dict[str, float] = Field({}, description="that labellers' rankings were given, 1 where there is none")
+    store: str = Field("", description="the store: a path from the folder of this note, a URL without password, or $NAME")
 
 
 def beside(path: Path) -> Path:
@@ -49,14 +52,30 @@ def of(snapshot: Snapshot, file: str, content_sha256: str) -> Provenance:
     )
 
 
+def seen_from(folder: Path, store: str) -> str:
+    """A store as a note in `folder` names it, so that the two can be moved together."""
+    path = None if store.startswith("$") else file_of(store)
+    return os.path.relpath(path, folder) if path else store if store.startswith("$") else without_password(store)
+
+
+def store_of(note: Provenance, folder: Path) -> str:
+    """The store that a note in `folder` names; "" where it names none, or a file that is not there."""
+    if note.store.startswith("$") or not note.store or file_of(note.store) is None:
+        return note.store
+    path = Path(os.path.normpath(folder / note.store))
+    return str(path) if path.is_file() else ""
+
+
 def text(note: Provenance) -> str:
     """The note as it stands in its file."""
     return json.dumps(note.model_dump(mode="json"), indent=2) + "\n"
 
 
-def write(snapshot: Snapshot, path: Path) -> Provenance:
-    """Note that the file at `path` was written from a snapshot."""
+def write(snapshot: Snapshot, path: Path, store: str = "") -> Provenance:
+    """Note that the file at `path` was written from a snapshot of a store."""
     found = of(snapshot, path.name, sha256(path))
+    if store:
+        found = found.model_copy(update={"store": seen_from(path.parent, store)})
     beside(path).write_text(text(found), encoding="utf-8")
     return found
 

@@ -1,7 +1,8 @@
 """From a trained model back to the labels: which files of labels a run was trained on, and the notes beside them."""
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ class Origin:
     labels: tuple[str, ...]
     same: bool | None
 
+    @property
+    def store(self) -> str:
+        """Where its labels are kept, as its note says, or beside it, as in a round; "" where neither tells."""
+        noted = provenance.store_of(self.note, self.file.parent) if self.note else ""
+        beside = self.file.with_name("feedback.db")
+        return noted or (str(beside) if beside.is_file() else "")
+
 
 def origins(folder: Path) -> list[Origin]:
     """The files of labels behind a run folder or a round's: its own, and those of the runs whose models it began with.
@@ -57,6 +65,13 @@ def origins(folder: Path) -> list[Origin]:
                 if origin is not None:
                     found.setdefault((file.resolve(), str(run)), origin)
     return list(found.values())
+
+
+def trace_command(folder: Path, found: Sequence[Origin]) -> str:
+    """What to type to walk back to each label."""
+    stores = {origin.store for origin in found}
+    store = ["--db", min(stores)] if len(stores) == 1 and stores != {""} else []
+    return shlex.join(["handrail", "feedback", "trace", str(folder), *store])
 
 
 def runs_below(folder: Path) -> Iterator[Path]:

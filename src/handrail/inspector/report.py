@@ -23,7 +23,7 @@ from handrail.inspector.charts import (
 from handrail.inspector.curves import Chart, alone, curves
 from handrail.inspector.folders import Round, finite, read_round
 from handrail.inspector.health import health
-from handrail.inspector.origins import origins
+from handrail.inspector.origins import origins, trace_command
 from handrail.inspector.replies import chosen, differences, gain, traced, visible
 
 QUANTITIES = {  # heading and meaning of each column of the token table
@@ -218,6 +218,7 @@ def reward_model(found: Round) -> dict[str, Any] | None:
     return {
         "sentence": accuracy_sentence(reached, figures.get("length alone")),
         "share": part,
+        "people": words.agreement(found.summary.get("agreement")),
         "disagreement": words.disagreement(own.get("disagreement")),
         "accuracy": share_chart(shares, "Accuracy on held-out pairs") if shares else None,
         "calibration": calibration_chart(bins) if bins else None,
@@ -314,12 +315,13 @@ def replies(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def labels_of(found: Round) -> list[dict[str, Any]]:
+def labels_of(found: Round) -> dict[str, Any] | None:
     """The files of people's labels that the runs learned from, with the snapshots that they were written from."""
     if not any((run.folder / "inputs.json").is_file() for part in found.parts for run in part.runs):
-        return []
+        return None
+    labelled = origins(found.folder)
     files: dict[Path, dict[str, Any]] = {}
-    for one in origins(found.folder):
+    for one in labelled:
         row = files.setdefault(
             one.file.resolve(), {"file": str(one.file), "note": one.note, "labels": len(one.labels), "runs": [], "other": []}
         )
@@ -328,7 +330,7 @@ def labels_of(found: Round) -> list[dict[str, Any]]:
             row["runs"].append(name)
         if one.same is False:
             row["other"].append(name)
-    return list(files.values())
+    return {"files": list(files.values()), "command": trace_command(found.folder, labelled)} if files else None
 
 
 def environment_of(found: Round) -> list[tuple[str, str]]:

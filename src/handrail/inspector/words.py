@@ -49,6 +49,23 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}{NARROW}h {minutes % 60}{NARROW}min"
 
 
+def agreement(told: Any) -> str:
+    """How far the reward model orders responses as the people did whose word it learned from; "" where none were asked."""
+    every = interval(told.get("all")) if isinstance(told, dict) else None
+    if every is None or every["value"] is None:
+        return ""
+    who = "you" if told.get("labellers") == ["you"] else "people"
+    shares = []
+    for name, begins in (("all", f"Of the rankings that {who} gave"), ("held_out", "Of those that it had not learned from")):
+        if (found := interval(told.get(name))) and None not in found.values():
+            pairs = f"{decimal(found['n'] or 0, 0)} pairs of {told[name].get('rankings', 0)} rankings"
+            said = f"{percent(found['value'] or 0)} of {pairs} (95{NARROW}% interval {span(found['low'] or 0, found['high'] or 0)})"
+            shares.append(f"{begins}, the reward model orders {said} the same way.")
+    if len(shares) == 1:
+        shares.append("None of them was held out from it.")
+    return " ".join(shares)
+
+
 def interval(value: Any) -> dict[str, float | None] | None:
     """{"value", "low", "high", "n"} from such a mapping or from a bare number; None where there is no number."""
     if not isinstance(value, dict):

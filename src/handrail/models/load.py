@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from handrail.config import is_local, nearby
 from handrail.errors import ModelError
 from handrail.models.adapters import add_adapter, lora_config
 from handrail.models.forward import context_of, recompute_layers
@@ -123,8 +124,9 @@ def check_origin(settings: ModelSettings) -> str:
     name = resolve(settings.path)
     folder = Path(name)
     if not folder.exists():
-        if settings.path.startswith((".", "/", "~")) or (settings.path.count("/") != 1 and "/" in settings.path):
-            raise ModelError(f"{settings.path}: there is no such folder", "a run folder, a folder with a model, or a hub name")
+        if is_local(settings.path):
+            found = f"{settings.path}: there is no such folder"
+            raise ModelError(found, "a run folder, a folder with a model, or a hub name", nearby(settings.path))
         return name
     if not (folder / "config.json").is_file():
         raise ModelError(

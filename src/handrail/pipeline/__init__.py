@@ -13,6 +13,7 @@ from pathlib import Path
 from handrail.config import dump
 from handrail.data import load_rankings, split_by_prompt
 from handrail.inspector import write_report
+from handrail.pipeline.agreement import agree
 from handrail.pipeline.labels import ask_people, simulate
 from handrail.pipeline.records import make_data, provide
 from handrail.pipeline.settings import Round, stage_settings
@@ -22,6 +23,7 @@ from handrail.recipes import evaluate as evaluate_recipe
 from handrail.recipes import reward as reward_recipe
 from handrail.recipes import sample as sample_recipe
 from handrail.recipes import sft as sft_recipe
+from handrail.recipes.parts import fingerprint
 from handrail.tasks import TASKS, ceiling, spoken
 
 __all__ = ["Round", "make_data", "prepare", "run", "stage_settings"]
@@ -113,6 +115,10 @@ def judge(cfg: Round, here: dict, number: int, out: Path, log: Log) -> None:
         )
     reward = here["reward"]
     stage(log, "reward", Path(reward.out), plain(reward), reads(reward), lambda: reward_recipe.run(reward))
+    if cfg.labels == "people":
+        split = {"seed": reward.seed, "held_out": reward.held_out, "simulated": cfg.people.simulated}
+        learned = files(rankings) | {reward.out: fingerprint(reward.out)}
+        stage(log, "agreement", folder / "agreement", split, learned, lambda: agree(cfg, reward, rankings, folder / "agreement"))
 
 
 def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
@@ -138,6 +144,8 @@ def summarise(cfg: Round, settings: list[dict], out: Path, log: Log) -> dict:
         reached["share_of_ceiling"] = (reached["value"] - 0.5) / room if room > 0 else None
         evaluation["judged_by"] = spoken(str(evaluation.get("judge", "")))
         evaluation |= {"content_parts": list(task.content_parts), "manner_parts": list(task.manner_parts)}
+    if cfg.labels == "people":
+        evaluation["agreement"] = json.loads((out / f"round-{len(settings)}/agreement/agreement.json").read_text(encoding="utf-8"))
     seconds: dict[str, float] = {}
     for done in log.stages:
         seconds[done["name"]] = seconds.get(done["name"], 0.0) + done["seconds"]

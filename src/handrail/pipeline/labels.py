@@ -13,7 +13,7 @@ import numpy as np
 from handrail.data import Source, load_rankings, load_responses, write_records
 from handrail.errors import ConfigError, RunError
 from handrail.feedback import provenance
-from handrail.feedback.client import Client
+from handrail.feedback.client import Client, status_of
 from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Item, Label, Ranked, TaskSettings
 from handrail.feedback.quality import reliability, sheet
@@ -61,7 +61,7 @@ def ask_people(cfg: Round, number: int, responses: Path, earlier: Sequence[Path]
     weights = {one.labeller: one.weight for one in reliability(sheet(labels, "rank")).labellers} if asked.weights else {}
     rest = ranked_by_crew(cfg, number, items[len(theirs) :], out.with_name("feedback.db")) if asked.simulated else []
     write_records(out, [*before(earlier), *rankings_of(labels, weights), *rest])
-    provenance.write(snapshot, out)
+    provenance.write(snapshot, out, asked.db)
 
 
 def to_rank(responses: Path) -> list[Item]:
@@ -180,7 +180,8 @@ def wait(db: Database, task: projects.Task, asked: People, pause: Callable[[floa
         )
     if state["labels"] < wanted:
         console.print(f"[bold]{wanted - state['labels']}[/] answers are missing: project {task.project}, task {task.name}.")
-        console.print(f"[dim]People give them in the feedback app: handrail feedback serve --db {asked.db}[/]")
+        if not (address := people.last_address(db)) or not status_of(address):  # else they know where
+            console.print(f"[dim]People give them in the feedback app: handrail feedback serve --db {asked.db}[/]")
         console.print("[dim]You may stop here; the same command goes on.[/]")
     with progress("people", wanted, min(wanted, state["labels"])) as advance:
         seen = state["labels"]

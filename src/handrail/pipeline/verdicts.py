@@ -40,7 +40,7 @@ def ask_which(cfg: Round, number: int, evaluation: Path, folder: Path) -> None:
         db.close()
     rankings = rankings_of(labels)
     write_records(folder / "rankings.jsonl", rankings)
-    provenance.write(snapshot, folder / "rankings.jsonl")
+    provenance.write(snapshot, folder / "rankings.jsonl", asked.db)
     write(folder / "summary.json", judged_by_people(pairs, rankings, str(folder / "rankings.jsonl"), cfg.seed).told())
 
 

@@ -23,6 +23,7 @@ def app_beside(db: str, project: str) -> Iterator[None]:
             projects.make_project(store, project)
         person = somebody(store, project)
         with served(store, ServerSettings(port=0)) as address:
+            people.announce(store, address)
             caller = threading.Thread(target=call, args=(store, project, person, address, stop), daemon=True)
             caller.start()
             yield

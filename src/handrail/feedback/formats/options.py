@@ -16,7 +16,7 @@ class Options(Record):
     """What an export may be told besides its format."""
 
     weights: dict[str, float] = Field({}, description="labeller: weight of their rankings; 1 for the others")
-    threshold: float | None = Field(None, allow_inf_nan=False, description="trl: a rating above it is wanted, one below it is not")
+    threshold: float | None = Field(None, allow_inf_nan=False, description="trl: a rating above it is wanted; None: the scale's middle")
     users: dict[str, str] = Field({}, description="labeller: e-mail in Label Studio, user id in Argilla")
     tasks: dict[str, TaskSettings] = Field({}, description="id of a task: its settings, for scales and instructions")
     licence: str = Field("", description="datasets: of the card, as the hub spells it")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
+from handrail.feedback.formats.asked import scale
 from handrail.feedback.formats.options import Made, Options, jsonl
 from handrail.feedback.formats.said import Said, Sayings
 from handrail.records import Prompt, Ranking
@@ -65,16 +66,17 @@ def trl(said: Sayings, options: Options) -> Made:
 
 
 def _unpaired(said: Sayings, options: Options, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Above the threshold a response is wanted, below it not; by default it is the middle of the criterion's scale."""
+    middle = {name: sum(scale(name, said.ratings, options)) / 2 for name in {s.record.criterion for s in said.ratings}}
     for rating in (s.record for s in said.ratings):
-        if options.threshold is None:
-            left_out["a rating, where no threshold says which are wanted"] += 1
-        elif rating.score == options.threshold:
-            left_out[f"a rating of exactly the threshold, {options.threshold:g}"] += 1
+        threshold = middle[rating.criterion] if options.threshold is None else options.threshold
+        if rating.score == threshold:
+            left_out[f"a rating of exactly the threshold, {threshold:g}"] += 1
         else:
             yield {
                 "prompt": _messages(rating.prompt),
                 "completion": _reply(rating.response),
-                "label": rating.score > options.threshold,
+                "label": rating.score > threshold,
                 "score": rating.score,
                 "criterion": rating.criterion,
                 "labeller": rating.labeller,

@@ -253,7 +253,10 @@ def take_in(request: Request, admin: Admin, task: TaskId, left: Name) -> Respons
     db: Database = request.app.state.db
     found = there(db, task)
     _, read = waiting(request, admin, task, left)
-    done = projects.take_in(db, found, read.items, admin)
+    try:
+        done = projects.take_in(db, found, read.items, admin)
+    except InputError as error:
+        return shown_task(request, found, status=422, problem=error)
     request.app.state.kept.take(admin, left)
     told = request.app.state.kept.leave(admin, done)
     return to(f"/admin/tasks/{task}/imported/{told}")

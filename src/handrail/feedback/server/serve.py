@@ -17,13 +17,20 @@ from handrail.feedback.store import Database, people
 Say = Callable[[str], None]
 
 
-def serve(db: Database, settings: ServerSettings, responders: Mapping[str, Responder] | None = None, say: Say = print) -> None:
+def serve(
+    db: Database,
+    settings: ServerSettings,
+    responders: Mapping[str, Responder] | None = None,
+    say: Say = print,
+    socket: Socket | None = None,
+) -> None:
     """Serve until the process is told to end.  At the first start it says a link with which the first admin signs in, once.
 
-    Raises InputError where others could reach the app without signing in.
+    `socket` is one that `listening` gave before there was a store.  Raises InputError as `listening` does.
     """
-    server, socket, where = bound(db, settings, responders)
+    server, socket, where = bound(db, settings, responders, socket)
     with socket:
+        people.announce(db, where)
         say(f"Handrail feedback: {where}")
         if settings.sign_in and people.nobody_yet(db):
             admin = people.invite(db, "Admin", "admin", pseudonym="admin")
@@ -49,10 +56,20 @@ def served(db: Database, settings: ServerSettings, responders: Mapping[str, Resp
             thread.join(10.0)
 
 
-def bound(db: Database, settings: ServerSettings, responders: Mapping[str, Responder] | None) -> tuple[uvicorn.Server, Socket, str]:
-    """A server, its socket, and the address that people open.  Raises InputError where the port is taken."""
-    check(settings)
+def bound(
+    db: Database, settings: ServerSettings, responders: Mapping[str, Responder] | None, socket: Socket | None = None
+) -> tuple[uvicorn.Server, Socket, str]:
+    """A server, its socket, and the address that people open.  Raises InputError as `listening` does."""
+    socket = socket or listening(settings)
     config = uvicorn.Config(create_app(db, settings, responders), settings.host, settings.port, log_level="warning", server_header=False)
+    name = f"[{settings.host}]" if socket.family == AF_INET6 else settings.host
+    where = settings.public.rstrip("/") or f"http://{name}:{socket.getsockname()[1]}"
+    return uvicorn.Server(config), socket, where
+
+
+def listening(settings: ServerSettings) -> Socket:
+    """The app's socket.  Raises InputError where the port is taken, or others could reach the app without signing in."""
+    check(settings)
     family = AF_INET6 if ":" in settings.host else AF_INET
     socket = Socket(family, SOCK_STREAM, IPPROTO_TCP)  # asyncio sends without delay only where the protocol is named
     socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
@@ -62,9 +79,7 @@ def bound(db: Database, settings: ServerSettings, responders: Mapping[str, Respo
         socket.close()
         taken = f"{settings.host}:{settings.port} cannot be used: {error.strerror}"
         raise InputError(taken, "a free port of this machine", "give --port; 0 takes any that is free") from error
-    name = f"[{settings.host}]" if family == AF_INET6 else settings.host
-    where = settings.public.rstrip("/") or f"http://{name}:{socket.getsockname()[1]}"
-    return uvicorn.Server(config), socket, where
+    return socket
 
 
 def check(settings: ServerSettings) -> None:

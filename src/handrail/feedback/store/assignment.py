@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from handrail.feedback.kinds import Item, Purpose
 from handrail.feedback.store.database import Database
@@ -57,6 +57,8 @@ class Assignment:
 COLUMNS = [assignments.c[name] for name in ("id", "item", "task", "person", "purpose", "repetition", "order", "revision")]
 COLUMNS += [assignments.c[name] for name in ("shown", "leased", "expires", "state", "extra")]
 OFFERED = select(func.count()).where(events.c.assignment == assignments.c.id, events.c.kind == "offer").scalar_subquery()
+WHOLE = select(*COLUMNS, OFFERED.label("offered"), items.c.item.label("content")).join(items, assignments.c.item == items.c.id)
+ONE = WHOLE.where(assignments.c.id == bindparam("assignment"))
 
 
 def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[Assignment]:
@@ -148,18 +150,23 @@ def window(db: Database, connection: Connection, task: Task, person: Person, cou
     return chosen
 
 
+HAD = select(1).where(assignments.c.item == items.c.id, assignments.c.person == bindparam("person"), assignments.c.state != "expired")
+FRESH = (
+    select(items.c.id, items.c.priority)
+    .where(items.c.task == bindparam("task"), items.c.purpose == bindparam("purpose"), ~HAD.exists())
+    .where(items.c.taken < bindparam("overlap"))  # of what is not work, nothing is ever taken
+    .order_by(items.c.priority.desc(), items.c.taken.desc(), items.c.position)
+    .limit(bindparam("count"))
+)
+
+
 def fresh(connection: Connection, task: Task, person: Person, purpose: Purpose, count: int) -> list[tuple[str, float]]:
     """Items of a purpose, with their priorities, that the person has not had, or had and let go, with room for one more.
 
     The most urgent come first, and of these what others have begun, so that what is labelled at all is soon complete.
     """
-    had = and_(assignments.c.item == items.c.id, assignments.c.person == person.id, assignments.c.state != "expired")
-    query = select(items.c.id, items.c.priority)
-    query = query.where(items.c.task == task.id, items.c.purpose == purpose, ~select(1).where(had).exists())
-    if purpose == "work":
-        query = query.where(items.c.taken < task.settings.overlap)
-    query = query.order_by(items.c.priority.desc(), items.c.taken.desc(), items.c.position)
-    return [(item, priority) for item, priority in connection.execute(query.limit(count))] if count else []
+    asked = {"task": task.id, "purpose": purpose, "person": person.id, "overlap": task.settings.overlap, "count": count}
+    return [(item, priority) for item, priority in connection.execute(FRESH, asked)] if count else []
 
 
 def repeatable(connection: Connection, task: Task, person: Person, number: int, but: set[str]) -> list[str]:
@@ -236,8 +243,15 @@ def content_of(connection: Connection, item: str) -> Item:
 
 def read(connection: Connection, which: Any, limit: int | None = None) -> list[Assignment]:
     """The assignments that fit, in the order in which they were made."""
-    query = (
-        select(*COLUMNS, OFFERED.label("offered"), items.c.item.label("content")).join(items, assignments.c.item == items.c.id).where(which)
-    )
-    rows = connection.execute(query.order_by(assignments.c.number).limit(limit)).mappings()
-    return [Assignment(**{**row, "order": tuple(row["order"]), "content": Item.model_validate(row["content"])}) for row in rows]
+    rows = connection.execute(WHOLE.where(which).order_by(assignments.c.number).limit(limit)).mappings()
+    return [assigned(row) for row in rows]
+
+
+def read_one(connection: Connection, assignment: str) -> Assignment:
+    """An assignment that is there."""
+    return assigned(connection.execute(ONE, {"assignment": assignment}).mappings().one())
+
+
+def assigned(row: RowMapping) -> Assignment:
+    """A row of WHOLE."""
+    return Assignment(**{**row, "order": tuple(row["order"]), "content": Item.model_validate(row["content"])})

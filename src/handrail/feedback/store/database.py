@@ -70,7 +70,9 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database."""
         with self.engine.connect() as connection, connection.begin():
-            if not self.sqlite:
+            if self.sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
                 connection.execute(text("set transaction isolation level repeatable read read only"))
             yield connection
 
@@ -84,10 +86,9 @@ class Database:
         if not self._one_writer.acquire(timeout=BUSY):
             raise Busy("the database is busy", "one who writes at a time", "try again")
         try:
-            with self.engine.connect() as connection:
-                connection = connection.execution_options(write=True)
-                with connection.begin():
-                    yield connection
+            with self.engine.begin() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # it takes the lock at once, so that nothing has to be done again
+                yield connection
         finally:
             self._one_writer.release()
 
@@ -120,7 +121,7 @@ class Database:
 
 
 def connect(where: str) -> Engine:
-    """An engine.  Raises InputError for a URL of another kind."""
+    """An engine.  Raises InputError for a URL of another kind, StorageError where no file can be made."""
     try:
         url = make_url(where) if "://" in where else URL.create("sqlite", database=where)
     except ArgumentError as error:
@@ -129,13 +130,15 @@ def connect(where: str) -> Engine:
         if not url.database or url.database == ":memory:":
             raise InputError("a database in memory", "one that is on disk", "give a path")
         path = Path(url.database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.touch(mode=0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o600)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be made: {error.strerror}", "a place that can be written", "give another path") from error
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY, "check_same_thread": False}}
         engine = create_engine(url, pool_size=20, max_overflow=40, hide_parameters=True, **options)
         event.listen(engine, "connect", prepare)
-        event.listen(engine, "begin", begin)
         return engine
     if url.get_backend_name() == "postgresql":
         try:
@@ -149,14 +152,20 @@ def connect(where: str) -> Engine:
 
 def prepare(raw: Any, _: Any) -> None:
     """Settings of each connection to SQLite."""
-    raw.isolation_level = None  # transactions begin where `begin` says
+    raw.isolation_level = None  # transactions begin where `read` and `write` say
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         raw.execute(f"PRAGMA {pragma}")
 
 
-def begin(connection: Connection) -> None:
-    """A transaction that will write takes the lock at once, so that it never has to be done again."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("write") else "BEGIN")
+def file_of(where: str) -> Path | None:
+    """The file of a store on SQLite; None for one on a server."""
+    found = where.removeprefix("sqlite:///")
+    return None if "://" in found else Path(found)
+
+
+def without_password(url: str) -> str:
+    """The URL of a store, with nothing in it that is secret."""
+    return make_url(url).set(password=None).render_as_string(hide_password=False)
 
 
 def shown(where: str) -> str:

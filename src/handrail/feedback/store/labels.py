@@ -5,19 +5,27 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handrail.errors import InputError
 from handrail.feedback.kinds import ANSWER, Answer, Chatted, Turn, as_shown, check, restored
-from handrail.feedback.store.assignment import Assignment, read
+from handrail.feedback.store.assignment import Assignment, read, read_one
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import Person
-from handrail.feedback.store.projects import settings_at
+from handrail.feedback.store.projects import settings_of
 from handrail.feedback.store.tables import assignments, canonical, events, items, tasks
 from handrail.records import Record
 
 Act = Literal["submit", "skip", "flag", "undo"]
+
+# What every submit needs, built once: building a statement takes longer than SQLite takes to answer it.
+TASK = select(assignments.c.task).where(assignments.c.id == bindparam("assignment"), assignments.c.person == bindparam("person"))
+WITH_KEY = select(events.c.digest, events.c.version, events.c.body).where(events.c.key == bindparam("key"))
+PAST = select(events.c.kind, events.c.body, events.c.at, events.c.seconds).where(events.c.assignment == bindparam("assignment"))
+PAST = PAST.order_by(events.c.version)
+ADD = insert(events)
+SETTLE = update(assignments).where(assignments.c.id == bindparam("assignment"))
 
 
 class Submission(Record):
@@ -124,11 +132,11 @@ def submit(db: Database, person: Person, assignment: str, submission: Submission
     """
     digest = hashlib.sha256(canonical([assignment, submission.model_dump(mode="json")]).encode()).hexdigest()
     with db.write() as connection:
-        task = connection.scalar(select(assignments.c.task).where(assignments.c.id == assignment, assignments.c.person == person.id))
+        task = connection.scalar(TASK, {"assignment": assignment, "person": person.id})
         if task is None:
             raise NotThere("there is no such item for you", "one that was given out to you")
         db.lock_task(connection, task)
-        found = read(connection, assignments.c.id == assignment)[0]
+        found = read_one(connection, assignment)
         if repeated := already(connection, submission.key, digest):
             return acknowledged(found, submission.key, *repeated)
         version, standing = stand(connection, assignment)
@@ -144,7 +152,7 @@ def submit(db: Database, person: Person, assignment: str, submission: Submission
 
 def already(connection: Connection, key: str, digest: str) -> tuple[str, int, dict[str, Any]] | None:
     """State, version and body of the event with this key.  Raises Conflict where it is another one."""
-    row = connection.execute(select(events.c.digest, events.c.version, events.c.body).where(events.c.key == key)).first()
+    row = connection.execute(WITH_KEY, {"key": key}).first()
     if row is None:
         return None
     if row.digest != digest:
@@ -163,7 +171,7 @@ def event_of(connection: Connection, found: Assignment, standing: Standing, subm
         if submission.act == "skip" and standing.answers:
             raise Conflict("this is answered", "undo the answer first")
         return submission.act, body
-    settings = settings_at(connection, found.task)[found.revision]
+    settings = settings_of(connection, found.task, found.revision)
     if settings.kind == "chat":
         if submission.answer is not None:
             raise InputError("an answer to a chat", "none: its turns are kept as they are chosen")
@@ -188,15 +196,14 @@ def chatted(standing: Standing) -> Chatted:
 def full(connection: Connection, found: Assignment) -> bool:
     """Whether the item has as many labels and leases as its task wants."""
     revision = connection.scalar(select(tasks.c.revision).where(tasks.c.id == found.task))
-    overlap = settings_at(connection, found.task)[int(revision or 1)].overlap
+    overlap = settings_of(connection, found.task, int(revision or 1)).overlap
     return int(connection.scalar(select(items.c.taken).where(items.c.id == found.item)) or 0) >= overlap
 
 
 def stand(connection: Connection, assignment: str) -> tuple[int, Standing]:
     """The version of an assignment, and what follows from its events."""
-    standing, found = Standing(), events.c.assignment == assignment
-    query = select(events.c.kind, events.c.body, events.c.at, events.c.seconds).where(found).order_by(events.c.version)
-    rows = connection.execute(query).all()
+    standing = Standing()
+    rows = connection.execute(PAST, {"assignment": assignment}).all()
     for kind, body, at, seconds in rows:
         standing.apply(kind, body, at, seconds)
     return len(rows), standing
@@ -222,7 +229,7 @@ def append(db: Database, connection: Connection, found: Assignment, version: int
     seconds = out if event.seconds is None else min(event.seconds, out)
     values |= {"person": event.by.id, "seconds": seconds, "version": version, "body": event.body}
     try:
-        connection.execute(insert(events).values(values))
+        connection.execute(ADD, values)
     except IntegrityError as error:  # the same key came to another task at the same moment
         raise Conflict("this key stands for another submission", "a new key for each") from error
 
@@ -245,7 +252,7 @@ def settle(db: Database, connection: Connection, before: Assignment, standing: S
     if state == "open" and not before.counts and before.purpose == "work" and full(connection, before):
         state = "expired"  # undone after others had taken the place
     extra = standing.extra and state == "done"
-    connection.execute(update(assignments).where(assignments.c.id == before.id).values(state=state, extra=extra))
+    connection.execute(SETTLE, {"assignment": before.id, "state": state, "extra": extra})
     after = before.purpose == "work" and not extra and state in ("open", "done")
     if after != before.counts:
         connection.execute(update(items).where(items.c.id == before.item).values(taken=items.c.taken + (1 if after else -1)))

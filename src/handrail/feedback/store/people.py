@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from handrail.errors import InputError
 from handrail.feedback.store.database import Database
@@ -16,6 +16,14 @@ Role = Literal["admin", "labeller"]
 KeyKind = Literal["link", "session", "token"]
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 DAY = 86_400.0
+# Statements that every request needs are built once: building one takes longer than SQLite takes to answer it.
+HOLDER = (
+    select(people.c.id, people.c.pseudonym, people.c.name, people.c.role)
+    .join(keys, keys.c.person == people.c.id)
+    .where(keys.c.digest == bindparam("digest"), keys.c.kind == bindparam("kind"), keys.c.expires > bindparam("now"))
+    .where(people.c.deleted.is_(None))
+)
+NEW_HOLDER = HOLDER.where(keys.c.used.is_(None))
 LIFE = {"link": 14 * DAY, "session": 30 * DAY, "token": 365 * DAY}
 
 
@@ -83,7 +91,7 @@ def enter(db: Database, secret: str) -> tuple[Person, str] | None:
     with db.write() as connection:
         now = db.now()
         unused = (keys.c.digest == digest(secret)) & keys.c.used.is_(None)
-        found = connection.execute(valid(secret, now, "link")).first()
+        found = connection.execute(HOLDER, holding(secret, "link", now)).first()
         if found is None or not connection.execute(update(keys).where(unused).values(used=now)).rowcount:
             return None
         session = new_secret(db, connection, found.id, "session")
@@ -93,24 +101,20 @@ def enter(db: Database, secret: str) -> tuple[Person, str] | None:
 def peek(db: Database, secret: str) -> Person | None:
     """Whom a link would let in; the link stays good."""
     with db.read() as connection:
-        found = connection.execute(valid(secret, db.now(), "link").where(keys.c.used.is_(None))).first()
+        found = connection.execute(NEW_HOLDER, holding(secret, "link", db.now())).first()
     return Person(*found) if found else None
 
 
-def known(db: Database, secret: str, *kinds: KeyKind) -> Person | None:
+def known(db: Database, secret: str, kind: KeyKind) -> Person | None:
     """Whose session or token this is."""
     with db.read() as connection:
-        found = connection.execute(valid(secret, db.now(), *kinds)).first()
+        found = connection.execute(HOLDER, holding(secret, kind, db.now())).first()
     return Person(*found) if found else None
 
 
-def valid(secret: str, now: float, *kinds: str) -> Any:
-    """The query for the person with this secret."""
-    return (
-        select(people.c.id, people.c.pseudonym, people.c.name, people.c.role)
-        .join(keys, keys.c.person == people.c.id)
-        .where(keys.c.digest == digest(secret), keys.c.kind.in_(kinds), keys.c.expires > now, people.c.deleted.is_(None))
-    )
+def holding(secret: str, kind: KeyKind, now: float) -> dict[str, Any]:
+    """What HOLDER asks with: whose secret this is, if it is good now."""
+    return {"digest": digest(secret), "kind": kind, "now": now}
 
 
 def leave(db: Database, secret: str) -> None:
@@ -167,6 +171,20 @@ def remove(db: Database, pseudonym: str, by: Person | None = None) -> None:
 def note(db: Database, connection: Connection, by: Person | None, action: str, detail: dict[str, Any]) -> None:
     """One line in the audit log, in the transaction of what it tells of."""
     connection.execute(insert(audit).values(at=db.now(), person=by.id if by else None, action=action, detail=detail))
+
+
+def announce(db: Database, address: str) -> None:
+    """Remember where people open the app."""
+    with db.write() as connection:
+        note(db, connection, None, "serve", {"address": address})
+
+
+def last_address(db: Database) -> str:
+    """Where people opened the app when it was last served; "" where it never was."""
+    query = select(audit.c.detail).where(audit.c.action == "serve").order_by(audit.c.id.desc()).limit(1)
+    with db.read() as connection:
+        found = connection.scalar(query)
+    return str(found["address"]) if found else ""
 
 
 def log(db: Database, limit: int = 200, before: int | None = None) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from handrail.errors import InputError
-from handrail.feedback.kinds import Item, TaskSettings, fits
+from handrail.feedback.kinds import Item, TaskSettings, fits, right_of
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import NAME, Person, note, project_id
 from handrail.feedback.store.tables import assignments, canonical, events, items, members, projects, revisions, snapshots, tasks
@@ -153,6 +153,14 @@ def read_tasks(connection: Connection, project: str | None = None, person: Perso
     return [Task(*row[:4], settings=TaskSettings.model_validate(row[4])) for row in connection.execute(query)]
 
 
+SETTINGS = select(revisions.c.settings).where(revisions.c.task == bindparam("task"), revisions.c.number == bindparam("number"))
+
+
+def settings_of(connection: Connection, task: int, revision: int) -> TaskSettings:
+    """The settings of one revision."""
+    return TaskSettings.model_validate(connection.scalar(SETTINGS, {"task": task, "number": revision}))
+
+
 def settings_at(connection: Connection, task: int) -> dict[int, TaskSettings]:
     """The settings of each revision."""
     rows = connection.execute(select(revisions.c.number, revisions.c.settings).where(revisions.c.task == task))
@@ -165,16 +173,26 @@ def content_of(item: Item) -> str:
     return hashlib.sha256(canonical(told).encode()).hexdigest()
 
 
+CONTENT = select(items.c.item).where(items.c.id == bindparam("item"))
+
+
 @dataclass(frozen=True)
 class TakenIn:
-    """How many items came in; of those that were there already, the priority is now the one given."""
+    """How many items came in; of those that were there already, the priority is now the one given.
+
+    `work` counts those of the latter that were given with a right answer and stay what they are: work, which checks nobody.
+    """
 
     new: int
     known: int
+    work: int = 0
 
 
 def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None = None) -> TakenIn:
-    """Put items into a task, all of them or none.  Raises InputError, with the number of the item."""
+    """Put items into a task, all of them or none.
+
+    Raises InputError, with the number of the item, where one does not fit the task, or its right answer contradicts another.
+    """
     for number, item in enumerate(found, 1):
         try:
             fits(task.settings, item)
@@ -182,15 +200,19 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
             raise InputError(f"item {number}: {error.found}", error.allowed, error.remedy) from error
     with db.write() as connection:
         db.lock_task(connection, task.id)
-        there: dict[str, str] = {
-            content: number for content, number in connection.execute(select(items.c.content, items.c.id).where(items.c.task == task.id))
-        }
-        before, position, rows = len(there), len(there), []
-        for item in found:
+        query = select(items.c.content, items.c.id).where(items.c.task == task.id)
+        there: dict[str, str] = dict(connection.execute(query).tuples().all())
+        before, position, rows, work = len(there), len(there), [], 0
+        new: dict[str, Item] = {}
+        for number, item in enumerate(found, 1):
             content = content_of(item)
             if content in there:
                 connection.execute(update(items).where(items.c.id == there[content]).values(priority=item.priority))
+                if right_of(item):
+                    known = new.get(content) or Item.model_validate(connection.scalar(CONTENT, {"item": there[content]}))
+                    work += asked_as_work(known, item, f"item {number} for task {task.name}")
                 continue
+            new[content] = item
             there[content] = db.opaque()
             values = {"id": there[content], "task": task.id, "position": position, "content": content, "created": db.now()}
             purpose = "practice" if item.practice else "gold" if item.gold is not None else "work"
@@ -199,7 +221,33 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
         if rows:
             connection.execute(insert(items), rows)
         note(db, connection, by, "import", {"project": task.project, "task": task.name, "new": len(rows)})
-    return TakenIn(len(there) - before, len(found) - (len(there) - before))
+    return TakenIn(len(there) - before, len(found) - (len(there) - before), work)
+
+
+def asked_as_work(known: Item, item: Item, where: str) -> bool:
+    """Whether the item that is there has no right answer.  Raises InputError where it has another one."""
+    if known.gold is not None and right_of(known) != right_of(item):
+        found = f"{where}: its right answer is another than the one that is there to the same question"
+        raise InputError(found, "one right answer to a question", "leave it away, or put it into another task")
+    return known.gold is None
+
+
+WORK = select(func.count()).where(items.c.task == bindparam("task"), items.c.purpose == "work")
+GIVEN = (
+    select(assignments.c.state, func.count())
+    .where(assignments.c.task == bindparam("task"), assignments.c.purpose.in_(bindparam("purposes", expanding=True)))
+    .where(assignments.c.state.in_(("done", "open")), ~assignments.c.extra)
+    .group_by(assignments.c.state)
+)
+MINE = (assignments.c.task == bindparam("task")) & (assignments.c.person == bindparam("person")) & (assignments.c.purpose != "adjudication")
+REAL = func.count().filter(assignments.c.purpose != "practice")
+THEIRS = select(assignments.c.state, func.count(), REAL).where(MINE).group_by(assignments.c.state)
+AGAIN = (
+    select(func.count())
+    .select_from(assignments)
+    .join(items, assignments.c.item == items.c.id)
+    .where(MINE, assignments.c.state == "skipped", or_(assignments.c.purpose != "work", items.c.taken < bindparam("overlap")))
+)
 
 
 def look(db: Database, task: Task, found: Sequence[Item]) -> TakenIn:
@@ -217,21 +265,15 @@ def progress(db: Database, task: Task, person: Person | None = None) -> dict[str
     For a labeller gold items and repeats count as work does: what a number does after an answer must not tell them apart.
     """
     with db.read() as connection:
-        work = (items.c.task == task.id) & (items.c.purpose == "work")
-        counted = int(connection.scalar(select(func.count()).where(work)) or 0)
+        counted = int(connection.scalar(WORK, {"task": task.id}) or 0)
         blind = person is not None and not person.admin
-        purposes = ("work", "gold", "repeat") if blind else ("work",)
-        given = (assignments.c.task == task.id) & assignments.c.purpose.in_(purposes) & ~assignments.c.extra
-        labels, out = (int(connection.scalar(select(func.count()).where(given, assignments.c.state == s)) or 0) for s in ("done", "open"))
-        wanted = counted * task.settings.overlap
-        found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": out}
+        counts = connection.execute(GIVEN, {"task": task.id, "purposes": ("work", "gold", "repeat") if blind else ("work",)})
+        given: dict[str, int] = {state: count for state, count in counts}
+        wanted, labels = counted * task.settings.overlap, given.get("done", 0)
+        found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": given.get("open", 0)}
         if person is not None:
-            mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose != "adjudication")
-            real = func.count().filter(assignments.c.purpose != "practice")
-            counts = select(assignments.c.state, func.count(), real).where(mine).group_by(assignments.c.state)
-            states = {state: (every, but_practice) for state, every, but_practice in connection.execute(counts)}
-            room = or_(assignments.c.purpose != "work", items.c.taken < task.settings.overlap)
-            again = select(func.count()).select_from(assignments).join(items, assignments.c.item == items.c.id)
-            found |= {"yours": states.get("done", (0, 0))[1], "skipped": states.get("skipped", (0, 0))[0]}
-            found["again"] = int(connection.scalar(again.where(mine, assignments.c.state == "skipped", room)) or 0)
+            asked = {"task": task.id, "person": person.id}
+            done = {state: (every, real) for state, every, real in connection.execute(THEIRS, asked)}
+            found |= {"yours": done.get("done", (0, 0))[1], "skipped": done.get("skipped", (0, 0))[0]}
+            found["again"] = int(connection.scalar(AGAIN, asked | {"overlap": task.settings.overlap}) or 0)
     return found
