@@ -166,7 +166,7 @@ ILLNESSES = [
         "each word costs",
         "reinforce",
         ("length_collapse",),
-        SHORT,
+        MOVIE,
         {"reward": function("shortness"), "kl": {"beta": 0.02}},
     ),
     Illness(

@@ -83,7 +83,7 @@ FOLLOWS: dict[str, frozenset[str]] = {  # a cause, and what is told as its conse
     "length_collapse": _PLEASED | {"steps_too_large"},
     "repetition": _PLEASED | {"length_gaming", "steps_too_large"},
     "one_answer": _set("entropy_collapse reward_constant dead_groups kl_runaway overoptimised critic_useless"),
-    "steps_too_large": _SPOILT | {"overoptimised"},
+    "steps_too_large": _SPOILT | {"overoptimised", "reward_against_gold"},
     "dead_groups": _NOTHING_LEARNT,
     "cut_short": _set("critic_useless repetition reward_scale reward_likes_nonsense entropy_collapse"),
     "runs_on": _set("critic_useless repetition"),

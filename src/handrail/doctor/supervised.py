@@ -70,7 +70,7 @@ def overfit(case: Case) -> Held | None:
     at = int(curve.steps[int(np.argmin(curve.values))])
     return Held(
         "sick" if curve.values[-1] > OVERFIT_SICK * lowest[-1] else "warning",
-        curve.where(held),
+        list(range(curve.where(held)[0], int(curve.steps[-1]) + 1)),
         f"on held-out prompts the loss was lowest at step {at}, {curve.values.min():.3f}, and is {curve.values[-1]:.3f}; "
         f"on the data it fell to {loss.last:.3f}",
         "the demonstrations are learned by heart: too many passes over too few of them",
