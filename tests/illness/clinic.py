@@ -42,6 +42,7 @@ class Diagnosis:
     illness: Illness
     seed: int
     causes: list[Finding]  # of the two upper severities, what follows from another left out
+    alarms: list[str]  # names of such findings while it went on
     seen: float  # share of the run after which the cause was told while it went on; 1 where only at the end
     seconds: float
     ended: str = ""  # the error that ended it
@@ -49,12 +50,12 @@ class Diagnosis:
     @property
     def named(self) -> bool:
         """Whether the cause is among what is said; of a healthy run, whether nothing is."""
-        return any(f.name in self.illness.causes for f in self.causes) if self.illness.causes else not self.causes
+        return any(f.name in self.illness.causes for f in self.causes) if self.illness.causes else not (self.causes or self.alarms)
 
     @property
     def first(self) -> bool:
         """Whether it is said first."""
-        return bool(self.causes and self.causes[0].name in self.illness.causes) if self.illness.causes else not self.causes
+        return self.named and (not self.causes or self.causes[0].name in self.illness.causes)
 
 
 def diagnose(illness: Illness, seed: int, root: Path) -> Diagnosis:
@@ -71,9 +72,10 @@ def diagnose(illness: Illness, seed: int, root: Path) -> Diagnosis:
             ended = type(error).__name__
     view = read_run(out)
     causes = [f for f in examine(view) if f.severity in UPPER and not f.because]
+    alarms = [line["name"] for line in view.findings if line["severity"] in UPPER]
     told = [line["step"] + 1 for line in view.findings if line["name"] in illness.causes]
     seen = max(0, min(told)) / max(1, len(view.metrics)) if told else 1.0
-    return Diagnosis(illness, seed, causes, seen, time.process_time() - started, ended)
+    return Diagnosis(illness, seed, causes, alarms, seen, time.process_time() - started, ended)
 
 
 def told(diagnosis: Diagnosis) -> str:
@@ -83,6 +85,7 @@ def told(diagnosis: Diagnosis) -> str:
         mark = "well" if diagnosis.named else "ALARM"
     when = f"{diagnosis.seen:4.0%}" if illness.causes else "    "
     said = ", ".join(f"{f.name} ({f.severity}, {f.where})" for f in diagnosis.causes) or "nothing"
+    said += "" if illness.causes else "".join(f", on its way {name}" for name in diagnosis.alarms)
     return (
         f"{illness.name:<18} {diagnosis.seed:>3} {illness.stage:<10} {mark:<6} {when} {diagnosis.seconds:5.1f} s  {said}  {diagnosis.ended}"
     )

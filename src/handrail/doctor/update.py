@@ -12,6 +12,7 @@ FAR, FAR_SICK = 1.0, 2.0  # nats a token from the reference: e to 7 times as lik
 SHORTEST = 8.0  # tokens: of a shorter response a divergence a token says little
 TIGHT, TIGHT_SICK = 0.3, 0.1  # the reward's spread over beta; at most so many spreads can be gained
 STILL, STILL_SICK = 1e-3, 1e-6  # nats a response from the reference after a fifth of the run
+USELESS = -0.1  # of the returns' variance; a critic that says the same everywhere is at 0, give or take some hundredths
 CRITIC_FROM = 8  # steps for a critic to find the scale; one that starts from the reward model is below 0 for 4
 SPIKE, SPIKES, BEFORE = 10.0, 2, 5  # times the median of the 5 norms before; once may be chance
 COLLAPSED, COLLAPSED_SICK = 0.25, 0.1  # of the entropy at the start; a policy that learns well keeps a half
@@ -115,7 +116,7 @@ def critic_useless(case: Case) -> Held | None:
     if curve is None or (case.stage == "reinforce" and case.setting("baseline.kind") != "value"):
         return None
     after = max(CRITIC_FROM, int(0.25 * case.planned))
-    held = lasting((curve.trailing < 0) & (curve.steps >= after), 3)
+    held = lasting((curve.trailing < USELESS) & (curve.steps >= after), 3)
     if not held.any():
         return None
     rate = case.setting("critic_lr")
