@@ -30,7 +30,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "recipes": "errors config records algo batch parallel data models rollout track doctor evaluate",
     "tasks": "errors records",
     "feedback": "errors records",
-    "inspector": "errors records track doctor feedback",
+    "inspector": "errors config records track doctor feedback",
     "pipeline": EVERYTHING,
     "selftest": EVERYTHING,
     "compare": EVERYTHING,

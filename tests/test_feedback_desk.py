@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import delete, select
 
 from desk_world import ARABIC, CHROMIUM, World, asked, chromium, compare_items, every_kind, rank_items, serving
-from handrail.feedback.kinds import Label, Ranked, TaskSettings, check
-from handrail.feedback.store import projects, snapshots
+from handrail.feedback.kinds import Compared, Label, Ranked, TaskSettings, check
+from handrail.feedback.store import projects, skips, snapshots
 from handrail.feedback.store.people import Person
 from handrail.feedback.store.projects import Task
-from handrail.feedback.store.tables import events, keys
+from handrail.feedback.store.tables import assignments, events, keys
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -481,6 +481,10 @@ def test_back_and_forth_edit_skip_and_flag(browser: Any, world: World) -> None:
     seat.page.click("text=Skip it")
     seat.page.wait_for_timeout(THINK)
     seat.press("f")
+    assert seat.page.locator("dialog:modal [name=why]:checked").count() == 0, "nothing is chosen for anybody"
+    seat.page.click("text=Flag, I still answer")
+    assert seat.page.locator("dialog:modal").count() == 1, "a reason is wanted"
+    seat.page.check("text=Harmful or shocking")
     seat.page.click("text=Flag, I still answer")
     seat.page.wait_for_selector(".badge.warn")
     seat.answer("3")
@@ -491,6 +495,91 @@ def test_back_and_forth_edit_skip_and_flag(browser: Any, world: World) -> None:
     assert bodies["skip"]["reason"] == "It is unclear or broken: half a sentence"
     assert bodies["flag"]["reason"] == "Harmful or shocking"
     assert [one.flagged for one in labels_of(world, task) if one.answer.better is None] == [True]
+    seat.close()
+
+
+def test_what_was_skipped_comes_back(browser: Any, world: World) -> None:
+    """At the end by the labeller's own wish; and where those who run the project offer it again, though it was done with here."""
+    task = world.task("compare", compare_items(2))
+    seat, person = Seat(browser, world), world.labeller()
+    seat.enter(person)
+    seat.work(task)
+    skip = lambda: (seat.press("s", "Space"), seat.page.click("text=Skip it"), seat.page.wait_for_timeout(THINK))  # noqa: E731
+    skip()
+    seat.answer("1")
+    seat.page.wait_for_selector("text=You skipped 1 item that still wants an answer.")
+    seat.page.click("text=Look at it again")
+    seat.ready()
+    assert "Question 0" in seat.page.inner_text(".conversation")
+    skip()
+    seat.page.wait_for_selector("text=All done")
+    seat.sent()
+    seat.page.goto(f"{world.address}/")
+    card = seat.page.locator(".task")
+    card.wait_for()
+    assert "1 item that you skipped may be taken up · 1 answered by you" in card.inner_text() and "Go on" not in card.inner_text()
+    with world.db.read() as connection:
+        item = connection.scalar(select(assignments.c.item).where(assignments.c.state == "skipped"))
+    assert skips.offer_again(world.db, world.admin, task, item) == 1
+    seat.page.reload()
+    seat.page.click("text=Go on")
+    seat.ready()
+    assert "Question 0" in seat.page.inner_text(".conversation")
+    seat.answer("5")
+    seat.sent()
+    assert len(labels_of(world, task)) == 2
+    projects.revise(world.db, task, task.settings.model_copy(update={"overlap": 1}))
+    seat.page.goto(f"{world.address}/")
+    seat.page.wait_for_selector(".task")
+    assert "Finished" in card.inner_text() and "Open" in card.inner_text()
+    seat.close()
+
+
+def test_the_count_says_what_was_answered(browser: Any, world: World) -> None:
+    """Practice is no answer, an edit is no second one; what is on its way counts, and what is taken back does not."""
+    practice = asked("Practice", "a", "b", practice=True, gold=Compared(better=0))
+    task = world.task("compare", [practice, *compare_items(4)])
+    seat = Seat(browser, world)
+    seat.enter(world.labeller())
+    seat.work(task)
+    count = lambda: seat.page.inner_text("#progress")  # noqa: E731
+    seat.answer("1")
+    seat.page.wait_for_selector(".verdict")
+    seat.answer()
+    assert count() == ""
+    seat.answer("1")
+    seat.answer("2")
+    assert count() == "2 answered by you"
+    seat.press("b")
+    seat.page.wait_for_selector("text=Earlier")
+    seat.page.wait_for_timeout(THINK)
+    seat.answer("5")
+    assert count() == "2 answered by you"
+    seat.press("u")
+    seat.page.wait_for_timeout(THINK)
+    assert count() == "2 answered by you", "the answer before the edit holds"
+    seat.press("n")
+    seat.ready()
+    seat.context.set_offline(True)
+    seat.answer("1")
+    assert count() == "3 answered by you"
+    seat.press("u")
+    seat.ready()
+    assert count() == "2 answered by you"
+    seat.context.set_offline(False)
+    seat.sent()
+    assert count() == "2 answered by you"
+    seat.answer("1")
+    seat.page.route("**/api/assignments/*", lambda route: None)  # held until there is no route any more
+    seat.answer("1")
+    seat.page.wait_for_selector("text=1 answer still on the way; it goes out by itself.")
+    assert count() == "4 answered by you"
+    seat.page.unroute("**/api/assignments/*")
+    seat.page.wait_for_selector("text=Your answers have arrived.")
+    assert seat.page.locator("text=still on the way").count() == 0
+    seat.page.reload()
+    seat.page.wait_for_selector("text=All done")
+    assert count() == "4 answered by you" == f"{len(labels_of(world, task))} answered by you"
     seat.close()
 
 

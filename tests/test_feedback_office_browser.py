@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from desk_world import CHROMIUM, World, chromium, serving
+from desk_world import CHROMIUM, World, chromium, compare_items, serving
+from handrail.feedback.kinds import Compared
 from handrail.feedback.store import assignment, people, projects, review, snapshots
 from handrail.feedback.store.labels import Submission, submit
 from office_world import key, prefers, work, worked_in, write_lines
@@ -49,7 +50,7 @@ def signed_in(browser: Any, world: World, **options: Any) -> Any:
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(world.link(world.admin))
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{world.address}/")
+    page.wait_for_url(f"{world.address}/admin")
     return page
 
 
@@ -72,7 +73,6 @@ def too_wide(page: Any) -> int:
 
 def test_from_an_empty_app_to_an_export(browser: Any, world: World, tmp_path: Path) -> None:
     page = signed_in(browser, world)
-    page.goto(f"{world.address}/admin")
     page.get_by_label("Name", exact=True).fill("support")
     page.get_by_label("Title").fill("Support answers")
     page.get_by_role("button", name="Make the project").click()
@@ -170,6 +170,37 @@ def answer_flag(world: World, task: projects.Task) -> None:
     submit(world.db, person, given[0].id, Submission(key=key(), act="flag", reason="the prompt names a person"))
 
 
+def test_flags_skips_and_a_project_made_by_mistake_are_put_right(browser: Any, world: World) -> None:
+    task = world.task("compare", compare_items(2), overlap=1)
+    person = world.labeller()
+    first, second = assignment.give_out(world.db, task, person, 2)
+    submit(world.db, person, first.id, Submission(key=key(), act="skip", reason="too hard"))
+    submit(world.db, person, second.id, Submission(key=key(), answer=Compared(better=0)))
+    submit(world.db, person, second.id, Submission(key=key(), act="flag", reason="A is rude"))
+    page = signed_in(browser, world, viewport={"width": 360, "height": 740})
+    page.goto(f"{world.address}/admin/p/garden")
+    assert "1 flag stands. 1 item was skipped, and nobody is left to answer." in page.locator("main").inner_text()
+    page.get_by_role("link", name="Look at them").click()
+    assert ("their A is B here" in page.locator("main").inner_text()) == (second.order == (1, 0))
+    assert "too hard" in page.locator("main").inner_text() and too_wide(page) == 0
+    page.get_by_role("button", name="Dismiss").click()
+    page.wait_for_selector("text=No flag stands open")
+    page.get_by_role("button", name="Offer it again").click()
+    page.wait_for_selector("text=Offer it again", state="detached")
+    assert [one.item for one in snapshots.labels(world.db, "garden")] == [second.item]
+    assert [one.id for one in assignment.give_out(world.db, task, person, 5)] == [first.id]
+
+    projects.make_project(world.db, "gardn")
+    page.goto(f"{world.address}/admin/p/gardn")
+    page.get_by_role("link", name="Delete the project").click()
+    page.get_by_role("button", name="Delete the project").click()
+    page.wait_for_url(f"{world.address}/admin")
+    assert page.get_by_role("link", name="gardn", exact=True).count() == 0
+    page.goto(f"{world.address}/admin/p/garden/delete")
+    assert "people have answered" in page.locator("main").inner_text() and page.get_by_role("button", name="Delete").count() == 0
+    assert page.problems == []
+
+
 def test_a_scale_is_added_and_removed_without_javascript(browser: Any, world: World) -> None:
     page = signed_in(browser, world)
     plain = browser.new_context(java_script_enabled=False, storage_state=page.context.storage_state())
@@ -210,6 +241,8 @@ def test_every_page_fits_and_can_be_used_by_everybody(browser: Any, tmp_path: Pa
                 "/people/labeller-1/delete",
                 "/p/support/quality",
                 "/p/support/disagreements",
+                "/p/support/delete",
+                "/p/garden/delete",
             ),
             *(f"/tasks/{tasks['pairs'].id}/items/{item}", f"/tasks/{tasks['scales'].id}/items/{rated}", "/p/support/exports", "/audit"),
         ]

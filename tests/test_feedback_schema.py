@@ -34,7 +34,9 @@ def test_every_answer_is_one_that_the_schema_promises(world: World, role: str, m
     person = world.admin() if role == "admin" else world.labeller()
     task = world.make_task(*map(pair, range(200)), pair(900, practice=True, gold=Compared(better=0)), overlap=3)
     ids = {"task": [task.id], "assignment": [one.id for one in world.give(person, 40)], "project": ["support"]}
-    ids |= {"pseudonym": [world.labeller().pseudonym], "item": [one.item for one in world.give(person, 5)]}
+    another = world.labeller()
+    world.give(another, 1)  # so that the project cannot be deleted
+    ids |= {"pseudonym": [another.pseudonym], "item": [one.item for one in world.give(person, 5)]}
     chat = world.make_task(*[Item(prompt=Prompt.of(f"{n}")) for n in range(20)], kind="chat", models=("a", "b"))
     ids["assignment"] += [one.id for one in world.give(person, 20)]
     ids["task"].append(chat.id)

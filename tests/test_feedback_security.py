@@ -41,7 +41,7 @@ def routes(app: object) -> list[APIRoute]:
 def operations(world: World) -> list[tuple[str, str]]:
     """Method and address of every operation, with something in the place of each parameter."""
     values = {"task": str(world.task.id), "assignment": "x" * 22, "project": "support", "pseudonym": "labeller-none", "kind": "link"}
-    values |= {"item": "x" * 22, "snapshot": "0" * 16}
+    values |= {"item": "x" * 22, "snapshot": "0" * 16, "flag": "1"}
     schema = world.client().get("/api/openapi.json").json()
     found = []
     for path, methods in schema["paths"].items():

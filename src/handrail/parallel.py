@@ -86,6 +86,10 @@ class Parallel:
         """The highest number over processes."""
         return max(self._all(lambda: number))
 
+    def gather(self, found: T) -> list[T]:
+        """What each process has found, in their order."""
+        return self._all(lambda: found)
+
     def totals(self, sums: dict[str, Any]) -> dict[str, float]:
         """Each number, or tensor of one, added up over processes; those that a process has none of are 0 there."""
         total: dict[str, float] = {}

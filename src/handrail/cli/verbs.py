@@ -2,6 +2,7 @@
 
 import importlib
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -22,6 +23,8 @@ S = TypeVar("S", bound=Settings)
 Whole = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file of a round.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a round, of a run or of a search.", show_default=False)]
 ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
+Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="A folder with run folders in it, or one run's.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0 takes any that is free.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 
 
@@ -31,6 +34,7 @@ def add(app: typer.Typer) -> None:
     for stage in (sft, sample, reward, ppo, reinforce, best_of_n, dpo, relaxed, evaluate):
         app.command(stage.__name__, cls=WithSettings, rich_help_panel="Stages")(stage)  # not best-of-n
     app.command(rich_help_panel="Look")(report)
+    app.command(rich_help_panel="Look")(inspect)
 
 
 def settings(name: str, config: Path, assignments: list[str] | None) -> Settings:
@@ -293,3 +297,23 @@ def report(run: RunFolder, file: ReportFile = None, open_it: Open = False) -> di
     if open_it:
         webbrowser.open(target.resolve().as_uri())
     return {"report": str(target)}
+
+
+@verb
+def inspect(runs: Runs = Path("runs"), port: Port = 8001, open_it: Open = False) -> dict:
+    """Look at runs in the browser, also while they go on: curves, every sampled response, every token with its arithmetic.
+
+    The pages are for this machine alone, need no network, and change nothing in the folders.
+
+    Example:  [bold]handrail inspect runs --open[/]
+    """
+    from handrail.inspector.server import serve
+
+    def begun(where: str) -> None:
+        out.print(f"[green]✓[/] {where}  [dim]Ctrl-C ends it[/]")
+        if open_it:
+            webbrowser.open(where)
+
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
+        serve(runs, port, begun)
+    return {"runs": str(runs)}

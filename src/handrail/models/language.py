@@ -91,6 +91,21 @@ class LanguageModel:
         logp, entropy, values = (spread(sequences, [(x, r.rows, r.columns) for x, r in zip(part, reads, strict=True)]) for part in parts)
         return logp, entropy, values
 
+    @torch.no_grad()
+    def likeliest(self, sequences: Sequences, count: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """[B, T, count] nats and [B, T, count] ids: the likeliest tokens at each place, the likeliest first."""
+        sequences = sequences.to(self.device)
+        found = []
+        for read in self.scored(sequences):
+            with self.forward.precision():
+                laws = [torch.log_softmax(self.project(h).float() / temperature, -1) for h in read.output.split(64)]
+            best = [law.topk(min(count, law.shape[1])) for law in laws]
+            found.append((torch.cat([b.values for b in best]), torch.cat([b.indices for b in best]), read.rows, read.columns))
+        return (
+            spread(sequences, [(logp, rows, columns) for logp, _, rows, columns in found]),
+            spread(sequences, [(ids, rows, columns) for _, ids, rows, columns in found]),
+        )
+
     def activated(self) -> AbstractContextManager:
         """Inside, the model's own `forward` is this role's: its adapter is at work."""
         return self.forward.activated()

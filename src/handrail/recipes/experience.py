@@ -1,4 +1,4 @@
-"""What loops over fresh responses share: minibatches, slices as wide as their batch, token traces."""
+"""What loops over fresh responses share: minibatches, slices as wide as their batch, token traces and what is seen for them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,20 @@ from handrail.batch import Experience, Rollout
 from handrail.data import Codec
 from handrail.models import LanguageModel
 from handrail.parallel import Parallel
-from handrail.recipes.parts import generator
+from handrail.recipes.parts import RunSettings, generator
 from handrail.records import Prompt
 
 
+def orders(count: int, epochs: int, pieces: int, seed: int, step: int) -> Iterator[Tensor]:
+    """Which of `count` responses each update takes: each once an epoch, reshuffled every epoch."""
+    for epoch in range(epochs if count else 0):
+        yield from torch.randperm(count, generator=generator(seed, "minibatch", step, epoch)).chunk(pieces)
+
+
 def minibatches(experience: Experience, epochs: int, pieces: int, seed: int, step: int) -> Iterator[Experience]:
-    """Each response once an epoch, reshuffled every epoch."""
-    for epoch in range(epochs if len(experience) else 0):
-        order = torch.randperm(len(experience), generator=generator(seed, "minibatch", step, epoch))
-        for index in order.chunk(pieces):
-            yield experience[index.to(experience.advantage.device)]
+    """The responses of each update."""
+    for index in orders(len(experience), epochs, pieces, seed, step):
+        yield experience[index.to(experience.advantage.device)]
 
 
 def widen(x: Tensor, mask: Tensor) -> Tensor:
@@ -35,6 +39,72 @@ def moved(policy: LanguageModel, experience: Experience, temperature: float, par
     logp = parallel.each(lambda rows: policy.logp(rows, temperature), experience.rollout.sequences)
     logp = widen(logp, experience.mask)
     return float(masked_mean(kl_k3(experience.logp_old, logp), experience.mask))
+
+
+class Witness:
+    """Sees, for the traced steps, what a trace cannot know afterwards: what the passes over the step's responses computed,
+    as they computed it, and which other tokens policy and reference held likely before the update.
+
+    At other steps it sees nothing.  It keeps detached tensors and asks no model but in `begin`.
+    """
+
+    ALTERNATIVES = 5  # tokens of each model at each place
+
+    def __init__(
+        self, kept: RunSettings, steps: int, codec: Codec, models: dict[str, LanguageModel], temperature: float, parallel: Parallel
+    ):
+        self.parallel = parallel
+        self.every, self.rows, self.steps = kept.trace_every, kept.trace_rows, steps
+        self.codec, self.models, self.temperature = codec, models, temperature
+        self.on = False
+        self.seen: list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]] = []
+        self.held: dict[str, list] = {}
+
+    def begin(self, step: int, rollout: Rollout) -> None:
+        """A step's update is about to begin; `on` says from here whether the step is traced."""
+        self.on = self.every > 0 and (step % self.every == 0 or step + 1 == self.steps)
+        self.seen, self.held = [], {}
+        for name, model in self.models.items() if self.on else ():
+            first = rollout[: self.rows].sequences
+            logp, ids = (x.cpu() for x in model.likeliest(first, self.ALTERNATIVES, self.temperature))
+            lengths = first.response_lengths.tolist()
+            texts = {i: self.codec.pieces([i])[0] for i in ids.unique().tolist()}
+            self.held[f"{name}_top"] = [[[texts[i] for i in place] for place in ids[b, :n].tolist()] for b, n in enumerate(lengths)]
+            self.held[f"{name}_top_ids"] = [ids[b, :n].tolist() for b, n in enumerate(lengths)]
+            self.held[f"{name}_top_logp"] = [logp[b, :n].tolist() for b, n in enumerate(lengths)]
+
+    def saw(self, index: Tensor, count: Tensor, weight: Tensor, numbers: dict[str, Tensor]) -> None:
+        """A slice of a minibatch: which of its rows, its tokens in all, the weight [B, 1] of each row's, and [B, T] by name."""
+        if self.on:
+            self.seen.append((index.cpu(), count, weight.detach(), {name: x.detach() for name, x in numbers.items()}))
+
+    def columns(self, rows: Tensor, epochs: int, pieces: int, seed: int, step: int, lengths: list[int]) -> dict[str, list]:
+        """For each of the first responses an entry a pass: its numbers, the pass's update, its count and the response's weight.
+
+        `rows` are the responses that were learned from, in the order in which `minibatches` had them.
+        """
+        names = ("update", "count", "weight", "logp", "value", "entropy")
+        found: dict[str, list] = {f"pass_{name}": [[] for _ in lengths] for name in names}
+        passes = self.parallel.gather(self._passes(rows, epochs, pieces, seed, step, lengths))
+        for row, numbers in sorted((p for own in passes for p in own), key=lambda p: p[1]["update"]):
+            for name, value in numbers.items():
+                found[f"pass_{name}"][row].append(value)
+        return {name: column for name, column in found.items() if any(column)} | self.held
+
+    def _passes(self, rows: Tensor, epochs: int, pieces: int, seed: int, step: int, lengths: list[int]) -> list[tuple[int, dict]]:
+        """Of each pass over one of the first responses that this process made: which response, and its numbers by name."""
+        found: list[tuple[int, dict]] = []
+        seen = iter(self.seen)
+        for update, order in enumerate(orders(len(rows), epochs, pieces, seed, step)):
+            left = len(order[self.parallel.turn])
+            while left > 0 and (part := next(seen, None)):
+                index, count, weight, numbers = part
+                left -= len(index)
+                for place, row in enumerate(rows[order[index]].tolist()):
+                    if row < len(lengths):
+                        plain = {"update": update, "count": int(count), "weight": float(weight[place, 0])}
+                        found.append((row, plain | {name: x[place, : lengths[row]].tolist() for name, x in numbers.items()}))
+        return found
 
 
 def variety(texts: Sequence[str]) -> dict[str, float]:
@@ -83,12 +153,18 @@ def token_trace(
     def cut(x: Tensor) -> list[list[float]]:
         return [x[row, : len(responses[row])].tolist() for row in rows]
 
+    whole = {"kl_sum": ("kl", torch.Tensor.sum), "advantage_mean": ("advantage", torch.Tensor.mean)}
     return {
         "prompt_id": [prompts[row].id for row in rows],
         "prompt": [prompts[row].text for row in rows],
         "response": [texts[row] for row in rows],
         "ended": rollout.ended[: len(rows)].tolist(),
+        "length": [len(responses[row]) for row in rows],
+        **{
+            name: [float(of(tokens[key][row, : len(responses[row])])) for row in rows] for name, (key, of) in whole.items() if key in tokens
+        },
         **{name: values[: len(rows)].tolist() for name, values in scores.items()},
+        "ids": [responses[row] for row in rows],
         "tokens": [codec.pieces(responses[row]) for row in rows],
         **{name: cut(values) for name, values in tokens.items()},
     }

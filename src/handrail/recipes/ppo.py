@@ -63,6 +63,7 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
             verdict = judge(parts, rollout, numbers)
             experience = credit(cfg, parts, rollout, verdict)
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
             sums = {
                 "reward": float(verdict.reward.sum()),
@@ -77,8 +78,8 @@ def train(cfg: PPO, parts: Parts, run: Run) -> None:
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict))
+            if parts.witness.on:
+                run.trace(step, trace(cfg, parts, experience, verdict, step))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.divergence.adapt(seen["kl"], len(rollout))
@@ -160,6 +161,7 @@ def gradient(cfg: PPO, parts: Parts, minibatch: Experience, learn_policy: bool) 
         part, share = minibatch[index], weight[index]
         logp, entropy, values = parts.actor_critic(part.rollout.sequences)
         logp, entropy, values = (widen(x, part.mask) for x in (logp, entropy, values))
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy, "value": values})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         value_loss = parts.value_loss(values, part.values_old, part.returns, part.mask, count)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from handrail.algo.advantage import token_rewards
 from handrail.algo.kl import kl_k1
+from handrail.algo.stats import mean_and_std
 from handrail.algo.value import clipped_value_loss, value_loss
 from handrail.batch import Experience, Sequences
 from handrail.config import Settings
@@ -25,7 +26,7 @@ from handrail.models import (
 from handrail.parallel import Parallel
 from handrail.recipes.conversation import Answers, PartnerSettings, Turns, make_answers
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
-from handrail.recipes.experience import token_trace
+from handrail.recipes.experience import Witness, token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, objective, weigh
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything
@@ -135,6 +136,7 @@ class Parts:
     answers: Answers
     temperature: float
     parallel: Parallel
+    witness: Witness
     described: str
 
     def eval(self) -> None:
@@ -163,6 +165,7 @@ def assemble(cfg: PPO, codec: Codec, roles: Roles, answers: Answers, mixed: Noth
     """What the settings say of these roles: reward, divergence, objective, value loss, optimiser."""
     parallel = Parallel.joined()
     groups = {"policy": (roles.policy.parameters(), cfg.lr), "critic": (roles.critic.parameters(), cfg.critic_lr)}
+    models = {"policy": roles.policy, "reference": roles.reference}
     return Parts(
         codec=codec,
         policy=roles.policy,
@@ -179,6 +182,7 @@ def assemble(cfg: PPO, codec: Codec, roles: Roles, answers: Answers, mixed: Noth
         answers=answers,
         temperature=cfg.sampling.temperature,
         parallel=parallel,
+        witness=Witness(cfg.run, cfg.steps, codec, models, cfg.sampling.temperature, parallel),
         described=described,
     )
 
@@ -222,18 +226,36 @@ def _value_loss(clip: float) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor
     return lambda values, old, returns, mask, count: value_loss(values, returns, mask, count)
 
 
-def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, list]:
-    """The first rows of a step, token by token, as columns."""
-    kl = kl_k1(verdict.logp, verdict.logp_ref)
+def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict, step: int) -> dict[str, list]:
+    """The first rows of a step, token by token, as columns: all that it takes to compute the loss of a token again."""
+    kl, mask, ended = kl_k1(verdict.logp, verdict.logp_ref), experience.mask, experience.rollout.ended
+    rewards = token_rewards(verdict.score, kl, mask, parts.divergence.in_reward) + verdict.tokens
+    gained, following = experience.returns - experience.values_old, verdict.turns.following  # the advantage before it is whitened
+    alone, after = following < 0, following.clamp(min=0)
     scores = {"score": verdict.reward} | {name: verdict.components[name] for name in ("gold",) if name in verdict.components}
+    scores |= {
+        "beta": torch.full(ended.shape, parts.divergence.beta, dtype=torch.float64),
+        "value_after": torch.where(alone, parts.reward.cut.bootstrap(verdict.after, ended), verdict.values[after, 0]),
+        "advantage_after": torch.where(alone, 0, gained[after, 0]),
+    }
+    for name, used, x in (("reward", cfg.rescale_rewards, rewards), ("advantage", cfg.whiten_advantages, gained)):
+        if used:
+            mean, std = mean_and_std(x, mask)
+            scores |= {f"{name}s_mean": mean.expand(len(ended)), f"{name}s_std": std.expand(len(ended))}
     tokens = {
         "logp_old": verdict.logp,
         "logp_ref": verdict.logp_ref,
         "kl": kl,
-        "reward": token_rewards(verdict.score, kl, experience.mask, parts.divergence.in_reward) + verdict.tokens,
+        "token_reward": verdict.tokens,
+        "reward": rewards,
         "value": verdict.values,
         "return": experience.returns,
         "advantage": experience.advantage,
         "entropy": verdict.entropy,
     }
-    return token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
+    found = token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
+    rows = parts.reward.cut.kept(ended).cpu().nonzero()[:, 0]
+    seen = parts.witness.columns(rows, cfg.epochs, cfg.minibatches, cfg.seed, step, found["length"])
+    if not cfg.entropy_coef:  # then nobody asked for it, and zeros stand in its place
+        seen.pop("pass_entropy", None)
+    return found | seen

@@ -56,6 +56,7 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             clock.append(time.perf_counter())
             verdict = judge(parts, rollout, numbers)
             experience, total = credit(cfg, parts, rollout, verdict)
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
             sums = {"reward": float(verdict.reward.sum()), "logp": float(verdict.logp.sum())}
             good = guards["rollout"].ok(step, sums, rollout.tensors())
@@ -66,8 +67,8 @@ def train(cfg: Reinforcement, parts: Parts, run: Run) -> None:
             metrics = {**seen, **updated}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, experience, verdict))
+            if parts.witness.on:
+                run.trace(step, trace(cfg, parts, experience, verdict, step))
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if good:
                 parts.baseline.learn(total)
@@ -134,6 +135,7 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
         part, share = minibatch[index], weight[index]
         logp, entropy = parts.policy.logp_and_entropy(part.rollout.sequences, parts.temperature)
         logp, entropy = widen(logp, part.mask), widen(entropy, part.mask)
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
         learnt = parts.baseline.loss(part, count)

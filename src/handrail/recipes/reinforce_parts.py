@@ -19,7 +19,7 @@ from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
 from handrail.recipes.conversation import Answers, PartnerSettings, Turns, make_answers
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
-from handrail.recipes.experience import token_trace
+from handrail.recipes.experience import Witness, token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, Reinforced, objective, weigh
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything, shuffled
@@ -217,6 +217,7 @@ class Parts:
     optimizer: Optimizer
     temperature: float
     parallel: Parallel
+    witness: Witness
     described: str
 
     def eval(self) -> None:
@@ -251,6 +252,7 @@ def assemble(
     """What the settings say of these roles: credit, divergence, objective, optimiser."""
     parallel = Parallel.joined()
     groups = {"policy": (policy.parameters(), cfg.lr)} | baseline.parameters()
+    models = {"policy": policy, "reference": reference}
     return Parts(
         codec=codec,
         policy=policy,
@@ -265,6 +267,7 @@ def assemble(
         optimizer=Optimizer(groups, 0.0, cfg.max_grad_norm, parallel),
         temperature=cfg.sampling.temperature,
         parallel=parallel,
+        witness=Witness(cfg.run, cfg.steps, codec, models, cfg.sampling.temperature, parallel),
         described=described,
     )
 
@@ -290,18 +293,22 @@ def rated(cfg: Reinforcement, codec: Codec, policy: LanguageModel) -> tuple[Rate
     return Rated(cfg, codec, ratings), describe(loaded.described, left_out), {"ratings": loaded.sha256}
 
 
-def trace(cfg: Reinforcement, parts: Parts, experience: Experience, verdict: Verdict) -> dict[str, list]:
+def trace(cfg: Reinforcement, parts: Parts, experience: Experience, verdict: Verdict, step: int) -> dict[str, list]:
     """The first rows of a step, token by token, as columns."""
     kl = kl_k1(verdict.logp, verdict.logp_ref)
     scores = {"score": verdict.reward} | {name: verdict.components[name] for name in ("gold",) if name in verdict.components}
+    scores |= {"beta": torch.full(experience.rollout.ended.shape, parts.divergence.beta, dtype=torch.float64)}
     tokens = {
         "logp_old": verdict.logp_old,
         "logp_ref": verdict.logp_ref,
         "kl": kl,
+        "token_reward": verdict.tokens,
         "reward": token_rewards(verdict.score, kl, experience.mask, parts.divergence.in_reward) + verdict.tokens,
         "value": experience.values_old,
         "return": experience.returns,
         "advantage": experience.advantage,
         "entropy": verdict.entropy,
     }
-    return token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
+    found = token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
+    rows = parts.source.kept(experience.rollout.ended).cpu().nonzero()[:, 0]
+    return found | parts.witness.columns(rows, cfg.epochs, cfg.minibatches, cfg.seed, step, found["length"])

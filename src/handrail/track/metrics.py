@@ -84,9 +84,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file that may still be growing; an unfinished last one is left out."""
-    if not path.exists():
-        return []
-    parsed = (_parse(line) for line in path.read_bytes().splitlines(keepends=True))
+    return lines_of(path.read_bytes()) if path.exists() else []
+
+
+def lines_of(content: bytes) -> list[dict[str, Any]]:
+    """The same, of a part of such a file that begins where a line does."""
+    parsed = (_parse(line) for line in content.splitlines(keepends=True))
     return [{k: _number(v) for k, v in line.items()} for line in parsed if line is not None]
 
 

@@ -11,22 +11,27 @@ from handrail.track.storage import storing, sync_folder
 if TYPE_CHECKING:
     import pyarrow
 
+GROUP = 128  # rows that are read together, so that one response of a large batch costs little
 _NAME = re.compile(r"^step-(\d{6,})\.parquet$")
 
 
 def write_trace(folder: Path, step: int, columns: dict[str, list[Any]]) -> Path:
-    """The rows of `step`: each column one value a response, per-token columns lists.  Raises StorageError."""
+    """The rows of `step`: each column one value a response, per-token columns lists.  Raises StorageError.
+
+    Numbers in lists are kept in 32 bits, as the tensors have them that they come from.
+    """
     import pyarrow
     import pyarrow.parquet
 
     path = folder / f"step-{step:06d}.parquet"
     temporary = folder / f".tmp-{path.name}"
     table = pyarrow.table(columns)
+    table = table.cast(pyarrow.schema([(field.name, narrow(field.type, inside=False)) for field in table.schema]))
     with storing(path):
         folder.mkdir(exist_ok=True)
         try:
             with temporary.open("wb") as stream:
-                pyarrow.parquet.write_table(table, stream, compression="zstd")
+                pyarrow.parquet.write_table(table, stream, compression="zstd", row_group_size=GROUP)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
@@ -34,6 +39,15 @@ def write_trace(folder: Path, step: int, columns: dict[str, list[Any]]) -> Path:
             temporary.unlink(missing_ok=True)
         sync_folder(folder)
     return path
+
+
+def narrow(kind: "pyarrow.DataType", inside: bool) -> "pyarrow.DataType":
+    """The type with 32 bits for each number within a list."""
+    import pyarrow
+
+    if pyarrow.types.is_list(kind):
+        return pyarrow.list_(narrow(kind.value_type, inside=True))
+    return {pyarrow.float64(): pyarrow.float32(), pyarrow.int64(): pyarrow.int32()}.get(kind, kind) if inside else kind
 
 
 def trace_steps(folder: Path) -> list[int]:

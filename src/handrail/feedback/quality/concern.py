@@ -13,12 +13,13 @@ Severity = Literal["note", "warning", "serious"]
 class Concern(Record):
     """A reason to talk with somebody, not a verdict.
 
-    `evidence` holds the figures that `message` is made from; `advice` says what to do.
+    `tasks` are those in which it shows; `evidence` holds the figures that `message` is made from; `advice` says what to do.
     """
 
     name: Literal["speed", "position", "same answer", "ties", "disagreement", "self-consistency", "gold"]
     labeller: str
     severity: Severity
+    tasks: tuple[str, ...] = ()
     evidence: dict[str, float]
     message: str
     advice: str

@@ -1,6 +1,6 @@
 """What looks wrong, in words for those who run a project."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from handrail.feedback.kinds import Label
 from handrail.feedback.quality.checks import gold_accuracy, self_consistency
@@ -17,10 +17,21 @@ def concerns(labels: Sequence[Label]) -> list[Concern]:
     matters.
     """
     level = LEVEL / max(1, len({label.labeller for label in labels}))
-    found = [*speed(labels), *same_text(labels)]
+    found = []
+    for kind in sorted({label.answer.kind for label in labels}):
+        alike = [label for label in labels if label.answer.kind == kind]
+        found += within(alike, [*speed(alike), *same_text(alike)])
     for sheet in sheets(labels):
-        found += [*position(sheet, level), *same_answer(sheet, level), *ties(sheet, level), *at_odds(sheet, level)]
-        found += inconsistent(self_consistency(labels, sheet.kind, sheet.criterion), level)
-        found += failing(gold_accuracy(labels, sheet.kind, sheet.criterion), level)
+        shown = [*position(sheet, level), *same_answer(sheet, level), *ties(sheet, level), *at_odds(sheet, level)]
+        shown += inconsistent(self_consistency(labels, sheet.kind, sheet.criterion), level)
+        shown += failing(gold_accuracy(labels, sheet.kind, sheet.criterion), level)
+        found += within(sheet.labels, shown)
     grave = ("serious", "warning", "note")
     return sorted(found, key=lambda each: (grave.index(each.severity), each.labeller, each.name))
+
+
+def within(labels: Sequence[Label], found: Iterable[Concern]) -> list[Concern]:
+    """The same, each with the tasks of its labeller's labels."""
+    return [
+        one.model_copy(update={"tasks": tuple(sorted({label.task for label in labels if label.labeller == one.labeller}))}) for one in found
+    ]

@@ -14,13 +14,14 @@ from handrail.records import Record
 
 
 class Part(Record):
-    """One kind of task, for ratings one criterion.
+    """One kind of task, for ratings one criterion; `tasks` are those that it is made of.
 
     `labels`, `labellers` and `items` count first answers; `shared` the items that two or more answered.
     """
 
     kind: str
     criterion: str = ""
+    tasks: tuple[str, ...] = ()
     labels: int
     labellers: int
     items: int
@@ -63,6 +64,7 @@ def summary(labels: Sequence[Label], contested: int = 50, resamples: int = RESAM
             Part(
                 kind=sheet.kind,
                 criterion=sheet.criterion,
+                tasks=tuple(sorted({task for task, _ in sheet.items})),
                 labels=len(sheet.labels),
                 labellers=len(sheet.labellers),
                 items=len(sheet.items),

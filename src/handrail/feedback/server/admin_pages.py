@@ -23,7 +23,7 @@ from handrail.feedback.server.render import line, markdown
 from handrail.feedback.server.review import After
 from handrail.feedback.server.security import Admin
 from handrail.feedback.server.task_form import KINDS, Draft
-from handrail.feedback.store import Database, people, projects, review
+from handrail.feedback.store import Database, people, projects, review, skips
 from handrail.feedback.store.labels import NotThere
 from handrail.feedback.store.projects import Task
 
@@ -113,8 +113,25 @@ def project(request: Request, admin: Admin, project: Name) -> Response:
     days = review.days(db, project)
     answers = review.answered(db, project)
     rows = [one for one in people.everybody(db) if project in one["projects"] or one["pseudonym"] in answers]
-    about = {"title": title, "tasks": tasks, "days": days, "most": max((day.labels for day in days), default=0)}
-    return page(request, "admin_project.html", project=project, people=rows, answers=answers, flags=review.flags(db, project), **about)
+    about: dict[str, Any] = {"title": title, "tasks": tasks, "days": days, "most": max((day.labels for day in days), default=0)}
+    about |= {"flags": review.flags(db, project), "left": skips.stuck(db, project)}
+    return page(request, "admin_project.html", project=project, people=rows, answers=answers, **about)
+
+
+@router.get("/p/{project}/delete")
+def before_deleting_project(request: Request, admin: Admin, project: Name) -> Response:
+    """Ask once more, and say what goes; or why it stays."""
+    db: Database = request.app.state.db
+    known(db, project)
+    done = [(task, projects.progress(db, task)) for task in projects.all_tasks(db, project)]
+    return page(request, "admin_delete_project.html", project=project, tasks=done, why=projects.in_the_way(db, project, admin))
+
+
+@router.post("/p/{project}/delete")
+def delete_project(request: Request, admin: Admin, project: Name) -> Response:
+    """Delete a project that nobody has worked in."""
+    projects.remove_project(request.app.state.db, project, admin)
+    return to("/admin")
 
 
 @router.get("/p/{project}/new")
@@ -225,7 +242,8 @@ def preview(request: Request, admin: Admin, task: TaskId, left: Name) -> Respons
     """What a file holds, what is left out of it and why, and the first items as labellers will see them."""
     found = there(request.app.state.db, task)
     as_, read = waiting(request, admin, task, left)
-    about: dict[str, Any] = {"task": found, "project": found.project, "left": left, "as_": as_}
+    look = projects.look(request.app.state.db, found, read.items)
+    about: dict[str, Any] = {"task": found, "project": found.project, "left": left, "as_": as_, "look": look}
     return page(request, "admin_import.html", upload=read, urgent=any(item.priority for item in read.items), **about)
 
 
@@ -300,7 +318,7 @@ def act(request: Request, admin: Admin, pseudonym: Name, kind: Name, form: Form)
 
 def told_once(request: Request, admin: people.Person, person: people.Person, kind: people.KeyKind) -> Response:
     """Issue a secret and show it on the next page, once."""
-    secret = people.issue(request.app.state.db, person, kind)
+    secret = people.issue(request.app.state.db, person, kind, by=admin)
     public = request.app.state.settings.public or str(request.base_url)
     shown = f"{public.rstrip('/')}/enter/{secret}" if kind == "link" else secret
     left = request.app.state.kept.leave(admin, {"person": person, "kind": kind, "secret": shown})

@@ -14,11 +14,12 @@ from handrail.feedback.kinds import Compared, Demonstrated, Ranked, Rated, TaskS
 from handrail.feedback.server.admin_pages import Form, PageRoute, text, to
 from handrail.feedback.server.api import Opaque, TaskId
 from handrail.feedback.server.bundle import bundle
-from handrail.feedback.server.manage import Name, known, there
+from handrail.feedback.server.manage import FlagId, Name, known, there
 from handrail.feedback.server.pages import page
 from handrail.feedback.server.review import TaskName, contested, task_known
 from handrail.feedback.server.security import Admin
-from handrail.feedback.store import Database, people, projects, review, snapshots
+from handrail.feedback.store import Database, people, projects, review, skips, snapshots
+from handrail.feedback.store import flags as store_flags
 from handrail.feedback.store.labels import NotThere, Submission
 from handrail.feedback.store.snapshots import Rules
 
@@ -42,22 +43,46 @@ def quality(request: Request, admin: Admin, project: Name, task: TaskName = "") 
     db: Database = request.app.state.db
     task_known(db, project, task)
     found = request.app.state.board.of(project, task)
+    names = {one["pseudonym"]: one["name"] for one in people.everybody(db) if one["name"]}
     behind = review.last_event(db, project) - found.upto
     tasks = [one.name for one in projects.all_tasks(db, project)]
-    about = {"project": project, "task": task, "tasks": tasks, "measured": found, "behind": behind}
+    about = {"project": project, "task": task, "tasks": tasks, "measured": found, "behind": behind, "names": names}
     return page(request, "admin_quality.html", quality=found.quality, weights=weights_of(found.quality), **about)
 
 
 @router.get("/p/{project}/disagreements")
 def disagreements(request: Request, admin: Admin, project: Name) -> Response:
-    """What labellers disagree on, and what they flagged."""
+    """What labellers disagree on, what they flagged, and what nobody is left to answer."""
     db: Database = request.app.state.db
     known(db, project)
     tasks = {task.name: task.id for task in projects.all_tasks(db, project)}
     settled = review.settled(db, project)
     flags = [flag for flag in review.flags(db, project) if flag.item not in settled]
+    left = skips.stuck(db, project)
     found = contested(db, request.app.state.board, project)
-    return page(request, "admin_disputed.html", project=project, contested=found, flags=flags, tasks=tasks, settled=len(settled))
+    told = review.contents(db, [*(one.item for one in flags), *(one.item for one in left), *(one.item for one in found)])
+    about: dict[str, Any] = {"project": project, "contested": found, "flags": flags, "left": left, "told": told, "tasks": tasks}
+    about["settled"] = len(settled)
+    return page(request, "admin_disputed.html", **about)
+
+
+@router.post("/tasks/{task}/flags/{flag}")
+def judge(request: Request, admin: Admin, task: TaskId, flag: FlagId, form: Form) -> Response:
+    """Say what comes of a flag."""
+    of = there(request.app.state.db, task)
+    verdict = text(form, "verdict")
+    if verdict not in ("dismiss", "uphold"):
+        raise InputError("no verdict on the flag", "dismiss or uphold")
+    store_flags.judge(request.app.state.db, admin, of, flag, verdict)  # type: ignore[arg-type]
+    return to(f"/admin/p/{of.project}/disagreements")
+
+
+@router.post("/tasks/{task}/items/{item}/offer")
+def offer(request: Request, admin: Admin, task: TaskId, item: Opaque) -> Response:
+    """Let all who skipped an item be given it again."""
+    of = there(request.app.state.db, task)
+    skips.offer_again(request.app.state.db, admin, of, item)
+    return to(f"/admin/p/{of.project}/disagreements")
 
 
 @router.get("/tasks/{task}/items/{item}")
@@ -73,7 +98,7 @@ def item_page(request: Request, number: int, item: str, status: int = 200, **mor
         found, said = review.of_item(db, task, item)
     except InputError as error:
         raise NotThere(error.found, error.allowed) from error
-    flags = [flag for flag in review.flags(db, task.project) if flag.item == item]
+    flags = [flag for flag in review.flags(db, task.project, judged=True) if flag.item == item]
     ruling = next((label for label in reversed(said) if label.purpose == "adjudication"), None)
     others = [label for label in said if label.purpose != "adjudication"]
     about = {"project": task.project, "task": task, "item": found, "labels": others, "ruling": ruling, "flags": flags}

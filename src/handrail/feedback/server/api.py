@@ -10,7 +10,7 @@ from handrail.errors import InputError, RunError
 from handrail.feedback.kinds import ANSWER, Answer, Criterion, Kind, TaskSettings, as_shown
 from handrail.feedback.server.render import markdown
 from handrail.feedback.server.security import SignedIn
-from handrail.feedback.store import Database, assignment, chats, labels, projects
+from handrail.feedback.store import Database, assignment, chats, labels, projects, skips
 from handrail.feedback.store.assignment import Assignment
 from handrail.feedback.store.chats import Chosen, Conversation, Said
 from handrail.feedback.store.labels import NotThere, Submission
@@ -34,8 +34,9 @@ class Progress(Record):
     wanted: int
     labels: int
     given_out: int
-    yours: int = 0
+    yours: int = Field(0, description="answered by this person; practice is not counted")
     skipped: int = 0
+    again: int = Field(0, description="of the skipped, those that still have room for an answer")
 
 
 class Asked(Record):
@@ -55,6 +56,7 @@ class Asked(Record):
     instructions: str = Field(description="HTML that is safe to show")
     examples: tuple[str, ...] = Field(description="HTML that is safe to show")
     progress: Progress
+    more: bool = Field(description="whether there is something for this person now")
 
 
 class Me(Record):
@@ -87,6 +89,7 @@ class Shown(Record):
     expires: float
     answer: Answer | None = Field(None, description="the person's own, in the order shown")
     chat: "Chat | None" = None
+    offered: int = Field(0, description="how many times it was asked again after it was skipped")
 
 
 class Chat(Record):
@@ -109,6 +112,12 @@ class Given(Record):
 
     items: tuple[Shown, ...]
     progress: Progress
+
+
+class TakenUp(Record):
+    """How many skipped items are open again."""
+
+    items: int
 
 
 class Acknowledgement(Record):
@@ -143,6 +152,13 @@ def next_items(request: Request, person: SignedIn, task: TaskId, wanted: Wanted)
     given = assignment.give_out(db, found, person, wanted.count)
     shown = tuple(show(request, found.settings, one, person, html=wanted.html) for one in given)
     return Given(items=shown, progress=Progress(**projects.progress(db, found, person)))
+
+
+@router.post("/tasks/{task}/skipped")
+def take_up(request: Request, person: SignedIn, task: TaskId) -> TakenUp:
+    """Ask again what this person skipped, where an answer is still wanted; the next items are these."""
+    db: Database = request.app.state.db
+    return TakenUp(items=skips.take_up(db, mine(db, task, person), person))
 
 
 @router.get("/assignments/{assignment}")
@@ -204,6 +220,7 @@ def told(db: Database, task: projects.Task, person: Person) -> Asked:
         instructions=markdown(settings.instructions),
         examples=tuple(markdown(example) for example in settings.examples),
         progress=Progress(**projects.progress(db, task, person)),
+        more=assignment.anything(db, task, person),
         **kept,
     )
 
@@ -226,6 +243,7 @@ def show(request: Request, settings: TaskSettings, found: Assignment, person: Pe
         expires=found.expires,
         answer=None if answer is None else as_shown(ANSWER.validate_python(answer), found.order),
         chat=chat,
+        offered=found.offered,
     )
 
 

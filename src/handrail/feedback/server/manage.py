@@ -10,7 +10,8 @@ from handrail.errors import InputError
 from handrail.feedback.kinds import Item, TaskSettings
 from handrail.feedback.server.api import Acknowledgement, Opaque, Progress, TaskId
 from handrail.feedback.server.security import Admin
-from handrail.feedback.store import Database, people, projects, snapshots
+from handrail.feedback.store import Database, people, projects, skips, snapshots
+from handrail.feedback.store import flags as store_flags
 from handrail.feedback.store.labels import NotThere, Submission
 from handrail.feedback.store.snapshots import Rules, Snapshot
 from handrail.records import Record
@@ -18,6 +19,7 @@ from handrail.records import Record
 router = APIRouter(prefix="/api", tags=["running projects"])
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+FlagId = Annotated[int, Path(ge=1, le=2**53)]
 Before = Annotated[int | None, Query(ge=1, le=2**53)]
 
 
@@ -75,6 +77,18 @@ class Taking(Record):
     rules: Rules = Rules()
 
 
+class Judged(Record):
+    """What comes of a flag: with "dismiss" the answer counts again, with "uphold" it stays out of exports."""
+
+    verdict: store_flags.Verdict
+
+
+class Offered(Record):
+    """How many people had skipped an item and may be given it again."""
+
+    people: int
+
+
 class Exported(Record):
     """A snapshot that can be fetched again in any format."""
 
@@ -98,6 +112,14 @@ def make_project(request: Request, admin: Admin, wanted: NewProject) -> NewProje
     """Make a project."""
     projects.make_project(request.app.state.db, wanted.name, wanted.title, admin)
     return wanted
+
+
+@router.delete("/projects/{project}", status_code=204)
+def remove_project(request: Request, admin: Admin, project: Name) -> None:
+    """Delete a project that nobody has worked in; one with answers is refused."""
+    db: Database = request.app.state.db
+    known(db, project)
+    projects.remove_project(db, project, admin)
 
 
 @router.get("/projects/{project}/tasks")
@@ -142,14 +164,14 @@ def invite(request: Request, admin: Admin, wanted: NewPerson) -> Invited:
     """Invite somebody; the answer has a link's secret, to be sent to them: PUBLIC ADDRESS/enter/SECRET."""
     db: Database = request.app.state.db
     person = people.invite(db, wanted.name, wanted.role, list(wanted.projects), wanted.pseudonym, admin)
-    return Invited(pseudonym=person.pseudonym, secret=people.issue(db, person, "link"))
+    return Invited(pseudonym=person.pseudonym, secret=people.issue(db, person, "link", by=admin))
 
 
 @router.post("/people/{pseudonym}/{kind}", status_code=201)
 def issue(request: Request, admin: Admin, pseudonym: Name, kind: Literal["link", "token"]) -> Invited:
     """A new link for somebody's next device, or a token for a program in their name."""
     db: Database = request.app.state.db
-    return Invited(pseudonym=pseudonym, secret=people.issue(db, person_of(db, pseudonym), kind))
+    return Invited(pseudonym=pseudonym, secret=people.issue(db, person_of(db, pseudonym), kind, by=admin))
 
 
 @router.delete("/people/{pseudonym}", status_code=204)
@@ -166,6 +188,23 @@ def adjudicate(request: Request, admin: Admin, task: TaskId, item: Opaque, submi
     db: Database = request.app.state.db
     done = snapshots.adjudicate(db, admin, there(db, task), item, submission)
     return Acknowledgement(key=done.key, state=done.state, version=done.version)
+
+
+@router.post("/tasks/{task}/flags/{flag}", status_code=204)
+def judge(request: Request, admin: Admin, task: TaskId, flag: FlagId, judged: Judged) -> None:
+    """Say what comes of a flag."""
+    db: Database = request.app.state.db
+    try:
+        store_flags.judge(db, admin, there(db, task), flag, judged.verdict)
+    except InputError as error:
+        raise NotThere(error.found, error.allowed, error.remedy) from error
+
+
+@router.post("/tasks/{task}/items/{item}/offer")
+def offer(request: Request, admin: Admin, task: TaskId, item: Opaque) -> Offered:
+    """Let all who skipped an item be given it again."""
+    db: Database = request.app.state.db
+    return Offered(people=skips.offer_again(db, admin, there(db, task), item))
 
 
 @router.post("/projects/{project}/snapshots", status_code=201)

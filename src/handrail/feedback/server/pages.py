@@ -85,7 +85,7 @@ def enter(request: Request, link: Secret) -> Response:
     entered = people.enter(db, link)
     if entered is None:
         return page(request, "enter.html", 404, guest=None)
-    response = RedirectResponse("/", 303)
+    response = RedirectResponse("/admin" if entered[0].admin else "/", 303)
     secure = request.url.scheme == "https" or request.app.state.settings.public.startswith("https:")
     life = int(people.LIFE["session"])
     response.set_cookie(COOKIE, entered[1], max_age=life, httponly=True, samesite="lax", secure=secure)

@@ -15,7 +15,7 @@ from handrail.feedback.server.board import Board
 from handrail.feedback.server.bundle import bundle
 from handrail.feedback.server.manage import Name, TaskState, known, state, there
 from handrail.feedback.server.security import Admin
-from handrail.feedback.store import Database, projects, review
+from handrail.feedback.store import Database, projects, review, skips
 from handrail.feedback.store.labels import NotThere
 from handrail.feedback.store.review import ItemState
 from handrail.records import Prompt, Record
@@ -38,11 +38,24 @@ class OneDay(Record):
 class Flagged(Record):
     """Somebody says that something is wrong with an item."""
 
+    id: int
     task: str
     item: str
     labeller: str
     reason: str
     at: float
+    order: tuple[int, ...] = Field(description="order[i]: the response at place i of the labeller's screen, whose letters these are")
+    verdict: str = Field("", description="dismiss, uphold, or nothing so far")
+
+
+class LetGo(Record):
+    """An item that wants more answers and that everybody has had; `by`: who skipped it, and why."""
+
+    task: str
+    item: str
+    labels: int
+    wanted: int
+    by: tuple[tuple[str, str], ...]
 
 
 class Status(Record):
@@ -140,10 +153,17 @@ def disagreements(request: Request, admin: Admin, project: Name, limit: Count = 
 
 @router.get("/projects/{project}/flags")
 def flags(request: Request, admin: Admin, project: Name) -> list[Flagged]:
-    """What labellers have flagged, the newest first."""
+    """The flags that stand open, the newest first."""
     db: Database = request.app.state.db
     known(db, project)
     return [Flagged(**vars(flag)) for flag in review.flags(db, project)]
+
+
+@router.get("/projects/{project}/skipped")
+def skipped(request: Request, admin: Admin, project: Name) -> list[LetGo]:
+    """The items that want more answers and that everybody has had, since some skipped them."""
+    known(request.app.state.db, project)
+    return [LetGo(**vars(one)) for one in skips.stuck(request.app.state.db, project)]
 
 
 @router.get("/tasks/{task}/items")
@@ -164,7 +184,7 @@ def one_item(request: Request, admin: Admin, task: TaskId, item: Opaque) -> Item
         found, said = review.of_item(db, of, item)
     except InputError as error:
         raise NotThere(error.found, error.allowed) from error
-    mine = tuple(Flagged(**vars(flag)) for flag in review.flags(db, of.project) if flag.item == item)
+    mine = tuple(Flagged(**vars(flag)) for flag in review.flags(db, of.project, judged=True) if flag.item == item)
     return ItemWhole(item=row(found), labels=tuple(said), flags=mine)
 
 
@@ -179,13 +199,11 @@ def export(request: Request, admin: Admin, snapshot: Opaque, form: Form = "handr
 def contested(db: Database, board: Board, project: str) -> list[Contested]:
     """What the board knows to be contested, less what has been settled since."""
     tasks = {task.name: task for task in projects.all_tasks(db, project)}
-    settled, found, texts = review.settled(db, project), [], dict[str, Item]()
-    for one in board.of(project).quality.disagreements:
-        if one.item in settled:
-            continue
-        if one.item not in texts:
-            texts[one.item] = review.item_states(db, tasks[one.task], 1, item=one.item)[0].content
-        content = texts[one.item]
+    settled, found = review.settled(db, project), []
+    open_ones = [one for one in board.of(project).quality.disagreements if one.item not in settled]
+    texts = review.contents(db, (one.item for one in open_ones))
+    for one in open_ones:
+        _, content = texts[one.item]
         about: dict[str, Any] = {"prompt": content.prompt, "responses": content.responses, "task_id": tasks[one.task].id}
         found.append(Contested(task=one.task, item=one.item, criterion=one.criterion, size=one.size, said=one.said, **about))
     return found

@@ -41,6 +41,7 @@ class Assignment:
     expires: float
     state: str
     extra: bool
+    offered: int = 0  # how many times it was asked again after a skip
 
     @property
     def responses(self) -> tuple[str, ...]:
@@ -55,6 +56,7 @@ class Assignment:
 
 COLUMNS = [assignments.c[name] for name in ("id", "item", "task", "person", "purpose", "repetition", "order", "revision")]
 COLUMNS += [assignments.c[name] for name in ("shown", "leased", "expires", "state", "extra")]
+OFFERED = select(func.count()).where(events.c.assignment == assignments.c.id, events.c.kind == "offer").scalar_subquery()
 
 
 def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[Assignment]:
@@ -76,6 +78,22 @@ def give_out(db: Database, task: Task, person: Person, count: int = 1) -> list[A
             picked = list(chosen(db, connection, task, person, number, count - len(found)))
             found += lease(db, connection, task, person, picked, number, now) if picked else []
     return found
+
+
+def anything(db: Database, task: Task, person: Person) -> bool:
+    """Whether there is something for a person now: open already, still to be given out, or let go by somebody else."""
+    if task.settings.paused:
+        return False
+    with db.read() as connection:
+        mine = (assignments.c.task == task.id) & (assignments.c.person == person.id)
+        if connection.scalar(select(assignments.c.id).where(mine, assignments.c.state == "open").limit(1)):
+            return True
+        if any(fresh(connection, task, person, purpose, 1) for purpose in ("practice", "work")):
+            return True
+        had = select(assignments.c.item).where(mine, assignments.c.state != "expired")
+        late = (assignments.c.task == task.id) & (assignments.c.state == "open") & (assignments.c.expires <= db.now())
+        free = select(assignments.c.id).where(late, assignments.c.purpose == "work", assignments.c.item.not_in(had))
+        return connection.scalar(free.limit(1)) is not None
 
 
 def end_leases(connection: Connection, task: int, now: float) -> None:
@@ -218,6 +236,8 @@ def content_of(connection: Connection, item: str) -> Item:
 
 def read(connection: Connection, which: Any, limit: int | None = None) -> list[Assignment]:
     """The assignments that fit, in the order in which they were made."""
-    query = select(*COLUMNS, items.c.item.label("content")).join(items, assignments.c.item == items.c.id).where(which)
+    query = (
+        select(*COLUMNS, OFFERED.label("offered"), items.c.item.label("content")).join(items, assignments.c.item == items.c.id).where(which)
+    )
     rows = connection.execute(query.order_by(assignments.c.number).limit(limit)).mappings()
     return [Assignment(**{**row, "order": tuple(row["order"]), "content": Item.model_validate(row["content"])}) for row in rows]

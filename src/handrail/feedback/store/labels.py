@@ -49,11 +49,22 @@ class Conflict(InputError):
 
 
 @dataclass
+class Raised:
+    """A flag, and what those who run the project said of it: dismissed, upheld, or nothing so far."""
+
+    reason: str
+    verdict: Literal["", "dismiss", "uphold"] = ""
+
+
+OF_OTHERS = ("turn", "choose", "dismiss", "uphold", "offer")  # no acts that the labeller's undo takes back
+
+
+@dataclass
 class Standing:
     """What follows from the events of an assignment so far."""
 
     answers: list[tuple[dict[str, Any], float, float]] = field(default_factory=list)  # body, time, seconds; the last one holds
-    flags: list[str] = field(default_factory=list)
+    flags: list[Raised] = field(default_factory=list)
     skips: int = 0
     acts: list[str] = field(default_factory=list)  # that an undo can take back
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -63,6 +74,11 @@ class Standing:
     def state(self) -> str:
         return "done" if self.answers else "skipped" if self.skips else "open"
 
+    @property
+    def flagged(self) -> bool:
+        """Whether a flag stands that was not dismissed."""
+        return any(flag.verdict != "dismiss" for flag in self.flags)
+
     def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float) -> None:
         """One event more."""
         if kind in ("submit", "edit", "adjudicate"):
@@ -71,7 +87,11 @@ class Standing:
         elif kind == "skip":
             self.skips += 1
         elif kind == "flag":
-            self.flags.append(body["reason"])
+            self.flags.append(Raised(body["reason"]))
+        elif kind in ("dismiss", "uphold"):
+            self.flags[body["flag"]].verdict = kind  # type: ignore[assignment]
+        elif kind == "offer":  # what was skipped is asked again
+            self.skips, self.acts = 0, [act for act in self.acts if act != "skip"]
         elif kind == "turn":
             self.turns.append(body)
         elif kind == "choose":
@@ -79,7 +99,7 @@ class Standing:
         elif kind == "undo":
             self.take_back(self.acts.pop())
             return
-        if kind not in ("turn", "choose"):
+        if kind not in OF_OTHERS:
             self.acts.append(kind)
 
     def take_back(self, kind: str) -> None:
@@ -117,7 +137,7 @@ def submit(db: Database, person: Person, assignment: str, submission: Submission
             body["extra"] = found.purpose == "work" and not found.counts and full(connection, found)
         standing.apply(kind, body, db.now(), submission.seconds)
         body["state"] = standing.state
-        append(db, connection, found, version + 1, Event(person, submission.key, digest, kind, body, submission.seconds))
+        append(db, connection, found, version + 1, Event(person, submission.key, digest, kind, body, submission.seconds or None))
         settle(db, connection, found, standing)
     return acknowledged(found, submission.key, standing.state, version + 1, body)
 
@@ -191,7 +211,7 @@ class Event:
     digest: str
     kind: str
     body: dict[str, Any]
-    seconds: float = 0.0
+    seconds: float | None = None  # None: not told
 
 
 def append(db: Database, connection: Connection, found: Assignment, version: int, event: Event) -> None:
@@ -199,11 +219,22 @@ def append(db: Database, connection: Connection, found: Assignment, version: int
     now = db.now()
     out = max(0.0, now - found.leased)
     values = {"key": event.key, "digest": event.digest, "kind": event.kind, "task": found.task, "assignment": found.id, "at": now}
-    values |= {"person": event.by.id, "seconds": min(event.seconds or out, out), "version": version, "body": event.body}
+    seconds = out if event.seconds is None else min(event.seconds, out)
+    values |= {"person": event.by.id, "seconds": seconds, "version": version, "body": event.body}
     try:
         connection.execute(insert(events).values(values))
     except IntegrityError as error:  # the same key came to another task at the same moment
         raise Conflict("this key stands for another submission", "a new key for each") from error
+
+
+def rule(db: Database, connection: Connection, found: Assignment, by: Person, kind: str, body: dict[str, Any]) -> None:
+    """One event more that no labeller's browser sent, under a key of the server's own."""
+    version, standing = stand(connection, found.id)
+    standing.apply(kind, body, db.now(), 0.0)
+    body = body | {"state": standing.state}
+    digest = hashlib.sha256(canonical([found.id, kind, body]).encode()).hexdigest()
+    append(db, connection, found, version + 1, Event(by, db.opaque(), digest, kind, body, 0.0))
+    settle(db, connection, found, standing)
 
 
 def settle(db: Database, connection: Connection, before: Assignment, standing: Standing) -> None:

@@ -63,9 +63,10 @@ def join(db: Database, person: Person, project: str, by: Person | None = None) -
             note(db, connection, by, "join", {"pseudonym": person.pseudonym, "project": project})
 
 
-def issue(db: Database, person: Person, kind: KeyKind, seconds: float = 0.0) -> str:
+def issue(db: Database, person: Person, kind: KeyKind, seconds: float = 0.0, by: Person | None = None) -> str:
     """A new secret for a person: a link to sign in once, a session, or a token for programs.  Only its hash is stored."""
     with db.write() as connection:
+        note(db, connection, by, f"issue {kind}", {"pseudonym": person.pseudonym})
         return new_secret(db, connection, person.id, kind, seconds)
 
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from handrail.errors import InputError
 from handrail.feedback.kinds import Item, TaskSettings, fits
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import NAME, Person, note, project_id
-from handrail.feedback.store.tables import assignments, canonical, items, members, projects, revisions, tasks
+from handrail.feedback.store.tables import assignments, canonical, events, items, members, projects, revisions, snapshots, tasks
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,44 @@ def all_projects(db: Database) -> list[dict[str, Any]]:
     """Name and title of each."""
     with db.read() as connection:
         return [dict(row) for row in connection.execute(select(projects.c.name, projects.c.title).order_by(projects.c.id)).mappings()]
+
+
+def remove_project(db: Database, name: str, by: Person | None = None) -> None:
+    """Delete a project that nobody has worked in, with its tasks and items.  Raises InputError where something would be lost."""
+    with db.write() as connection:
+        number = project_id(connection, name)
+        db.lock_project(connection, number)
+        mine = list(connection.scalars(select(tasks.c.id).where(tasks.c.project == number).order_by(tasks.c.id)))
+        for task in mine:
+            db.lock_task(connection, task)
+        if why := worked_in(connection, number, by):
+            raise InputError(f"{why} in project {name!r}", "a project that nobody has worked in", ARCHIVE)
+        for table in (assignments, items, revisions):
+            connection.execute(delete(table).where(table.c.task.in_(mine)))
+        for table in (tasks, members, snapshots):
+            connection.execute(delete(table).where(table.c.project == number))
+        connection.execute(delete(projects).where(projects.c.id == number))
+        note(db, connection, by, "delete project", {"project": name, "tasks": len(mine)})
+
+
+ARCHIVE = "what people said is never deleted; `handrail feedback archive` keeps a project in a file"
+
+
+def worked_in(connection: Connection, project: int, by: Person | None = None) -> str:
+    """What people have done in a project, or may still send; "" where nothing but looking by `by`."""
+    within = tasks.c.project == project
+    if connection.scalar(select(events.c.id).join(tasks).where(within).limit(1)):
+        return "people have answered"
+    others = assignments.c.person != (by.id if by else 0)
+    if connection.scalar(select(assignments.c.id).join(tasks).where(within, others).limit(1)):
+        return "items are before people"
+    return ""
+
+
+def in_the_way(db: Database, name: str, by: Person) -> str:
+    """Why a project cannot be deleted; "" where it can.  Raises InputError."""
+    with db.read() as connection:
+        return worked_in(connection, project_id(connection, name), by)
 
 
 def make_task(db: Database, project: str, name: str, settings: TaskSettings, by: Person | None = None) -> Task:
@@ -164,8 +202,17 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
     return TakenIn(len(there) - before, len(found) - (len(there) - before))
 
 
+def look(db: Database, task: Task, found: Sequence[Item]) -> TakenIn:
+    """What `take_in` would say, with nothing written."""
+    with db.read() as connection:
+        there = set(connection.scalars(select(items.c.content).where(items.c.task == task.id)))
+    new = len({content_of(item) for item in found} - there)
+    return TakenIn(new, len(found) - new)
+
+
 def progress(db: Database, task: Task, person: Person | None = None) -> dict[str, int]:
-    """How far a task is: items, labels wanted and there; and of a person: done and skipped.
+    """How far a task is: items, labels wanted and there; and of a person: answered (practice is none), skipped, and how
+    many of the skipped still have room for an answer.
 
     For a labeller gold items and repeats count as work does: what a number does after an answer must not tell them apart.
     """
@@ -180,7 +227,11 @@ def progress(db: Database, task: Task, person: Person | None = None) -> dict[str
         found = {"items": counted, "wanted": wanted, "labels": min(labels, wanted) if blind else labels, "given_out": out}
         if person is not None:
             mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.purpose != "adjudication")
-            counts = connection.execute(select(assignments.c.state, func.count()).where(mine).group_by(assignments.c.state))
-            states = {state: count for state, count in counts}
-            found |= {"yours": states.get("done", 0), "skipped": states.get("skipped", 0)}
+            real = func.count().filter(assignments.c.purpose != "practice")
+            counts = select(assignments.c.state, func.count(), real).where(mine).group_by(assignments.c.state)
+            states = {state: (every, but_practice) for state, every, but_practice in connection.execute(counts)}
+            room = or_(assignments.c.purpose != "work", items.c.taken < task.settings.overlap)
+            again = select(func.count()).select_from(assignments).join(items, assignments.c.item == items.c.id)
+            found |= {"yours": states.get("done", (0, 0))[1], "skipped": states.get("skipped", (0, 0))[0]}
+            found["again"] = int(connection.scalar(again.where(mine, assignments.c.state == "skipped", room)) or 0)
     return found

@@ -1,6 +1,6 @@
 """What those who run a project look at: what came in each day, what was said of an item and by whom, what was flagged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,7 +10,8 @@ from sqlalchemy import Connection, func, select
 from handrail.errors import InputError
 from handrail.feedback.kinds import Item, Label, Purpose
 from handrail.feedback.store.database import Database
-from handrail.feedback.store.labels import Standing
+from handrail.feedback.store.flags import Flag as Flag
+from handrail.feedback.store.flags import flags as flags
 from handrail.feedback.store.people import project_id
 from handrail.feedback.store.projects import Task
 from handrail.feedback.store.snapshots import Rules, through, view
@@ -19,17 +20,6 @@ from handrail.feedback.store.tables import assignments, events, items, people, p
 EVERYTHING = Rules(purposes=("work", "gold", "repeat", "practice", "adjudication"), flagged=True, settled=False)
 DAY = 86_400.0
 IDS = 500  # in one query
-
-
-@dataclass(frozen=True)
-class Flag:
-    """Somebody says that something is wrong with an item."""
-
-    task: str
-    item: str
-    labeller: str
-    reason: str
-    at: float
 
 
 @dataclass(frozen=True)
@@ -127,32 +117,6 @@ def skipped(db: Database, task: Task) -> int:
         return int(connection.scalar(select(func.count()).where(which)) or 0)
 
 
-def flags(db: Database, project: str) -> list[Flag]:
-    """The flags that stand, the newest first.  Raises InputError."""
-    with db.read() as connection:
-        number = project_id(connection, project)
-        raised = select(events.c.assignment).join(tasks, events.c.task == tasks.c.id)
-        raised = raised.where(events.c.kind == "flag", tasks.c.project == number)
-        query = (
-            select(events, tasks.c.name.label("of"), assignments.c.item, people.c.pseudonym)
-            .join(tasks, events.c.task == tasks.c.id)
-            .join(assignments, events.c.assignment == assignments.c.id)
-            .join(people, events.c.person == people.c.id)
-            .where(events.c.assignment.in_(raised))
-            .order_by(events.c.id)
-        )
-        standings: dict[str, Standing] = {}
-        found: dict[str, list[Flag]] = {}
-        for row in connection.execute(query):
-            standing = standings.setdefault(row.assignment, Standing())
-            standing.apply(row.kind, row.body, row.at, row.seconds)
-            mine = found.setdefault(row.assignment, [])
-            if row.kind == "flag":
-                mine.append(Flag(row.of, row.item, row.pseudonym, row.body["reason"], row.at))
-            del mine[len(standing.flags) :]
-    return sorted((flag for mine in found.values() for flag in mine), key=lambda flag: -flag.at)
-
-
 def item_states(db: Database, task: Task, limit: int = 50, after: int = -1, item: str | None = None) -> list[ItemState]:
     """Items of a task by their position, from the one after `after`; or the one item."""
     done = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "work").label("done")
@@ -184,6 +148,16 @@ def item_states(db: Database, task: Task, limit: int = 50, after: int = -1, item
         )
         for row in rows
     ]
+
+
+def contents(db: Database, ids: Iterable[str]) -> dict[str, tuple[int, Item]]:
+    """What items ask about, by id, each with its position in its task."""
+    wanted, found = sorted(set(ids)), dict[str, tuple[int, Item]]()
+    with db.read() as connection:
+        for start in range(0, len(wanted), IDS):
+            query = select(items.c.id, items.c.position, items.c.item).where(items.c.id.in_(wanted[start : start + IDS]))
+            found |= {item: (position, Item.model_validate(content)) for item, position, content in connection.execute(query)}
+    return found
 
 
 def of_item(db: Database, task: Task, item: str) -> tuple[ItemState, list[Label]]:

@@ -101,7 +101,7 @@ def label(project: str, row: Any, standing: Standing) -> Label:
         at=at,
         seconds=seconds,
         reason=body["reason"],
-        flagged=bool(standing.flags),
+        flagged=standing.flagged,
         extra=standing.extra,
         gold=item.gold,
         revision=row["revision"],
@@ -209,7 +209,7 @@ def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Subm
         standing.apply(kind, body, db.now(), submission.seconds)
         body["state"] = standing.state
         kind = "adjudicate" if kind == "submit" else kind
-        append(db, connection, found, version + 1, Event(by, submission.key, told, kind, body, submission.seconds))
+        append(db, connection, found, version + 1, Event(by, submission.key, told, kind, body, submission.seconds or None))
         settle(db, connection, found, standing)
         note(db, connection, by, "adjudicate", {"project": task.project, "task": task.name, "item": item})
     return Acknowledged(submission.key, standing.state, version + 1)

@@ -6,14 +6,16 @@ import * as clock from "./clock.js";
 import * as compare from "./compare.js";
 import * as demonstrate from "./demonstrate.js";
 import { askFlag, askSkip, Instructions, showKeys, singleKeys } from "./dialogs.js";
-import { announce, count, find, h, LETTERS } from "./dom.js";
-import { acknowledgement, begin as beginSending, outbox, put, waiting } from "./outbox.js";
+import { announce, find, h, LETTERS } from "./dom.js";
+import { acknowledgement, begin as beginSending, outbox, put } from "./outbox.js";
+import { finished } from "./finish.js";
 import { verdictOf } from "./practice.js";
 import { conversation, look } from "./prose.js";
 import * as rank from "./rank.js";
 import * as rate from "./rate.js";
 import { Shelf } from "./shelf.js";
 import * as store from "./store.js";
+import { Tally } from "./tally.js";
 import { Trail } from "./trail.js";
 
 const KINDS = { compare, rank, rate, demonstrate, chat };
@@ -23,8 +25,7 @@ const PAUSE = 250; // ms without a change after which a draft is kept
 const WAIT = 4000; // ms that the first items may take before those kept here are shown
 
 const number = Number(location.pathname.split("/").pop());
-const trail = new Trail(number);
-const shelf = new Shelf(number, trail, AHEAD);
+const trail = new Trail(number), tally = new Tally(number), shelf = new Shelf(number, trail, tally, AHEAD);
 const seen = new Map(); // items shown since the page was opened, to go back to
 const work = find("#work"), bar = find("#bar"), sendButton = find("#send");
 
@@ -50,13 +51,13 @@ async function open() {
   try {
     task = await ask("GET", `/api/tasks/${number}`, undefined, task ? WAIT : undefined);
     store.set(`task:${number}`, task);
-    shelf.progress = task.progress;
     if (task.kind === "chat") shelf.ahead = 1; // the next one needs the connection anyway
   } catch (error) {
     if (error.kind === "refused") return stuck("There is no such task for you.", "It may have ended.");
     if (!task && AWAY[error.kind] !== AWAY.later) return stuck(...AWAY[error.kind], open);
     if (!task) return stuck("No connection, and this task is not kept here yet.", "It opens by itself when the connection is back.", open);
   }
+  tally.counted = task.progress.yours;
   find("#title").textContent = task.title;
   document.title = `${task.title} · Handrail`;
   listen(new Instructions(task));
@@ -200,8 +201,9 @@ function commit(act, reason = "") {
   }
   if (act === "submit") reason = view.reason.value.trim();
   const seconds = clock.seconds();
-  const entry = put({ assignment: item.id, task: number, act, answer: found.answer, reason, seconds });
-  trail.record({ id: item.id, act, key: entry.body.key, answer: found.answer, reason, seconds });
+  const counts = act === "submit" && !item.practice && !trail.answered(item.id) ? 1 : 0;
+  const entry = put({ assignment: item.id, task: number, act, answer: found.answer, reason, seconds, counts });
+  trail.record({ id: item.id, act, key: entry.body.key, answer: found.answer, reason, seconds, practice: item.practice, offered: item.offered ?? 0 });
   if (act === "flag") {
     find("h1", work).append(h("span", { class: "badge warn" }, "Flagged"));
     paintUndo();
@@ -252,7 +254,8 @@ async function undo() {
     if (!item) return;
     if (view?.form && !view.done) writeDraft();
     trail.pop();
-    put({ assignment: last.id, task: number, act: "undo", seconds: 0 });
+    const counts = last.act === "submit" && !last.practice && !trail.answered(last.id) ? -1 : 0;
+    put({ assignment: last.id, task: number, act: "undo", seconds: 0, counts });
     const back = trail.handled(last.id); // an answer before it holds again
     if (last.act !== "flag" && !back) {
       const answer = last.answer ? KINDS[item.kind].asDraft(last.answer) : null;
@@ -296,14 +299,12 @@ async function why(asked) {
   for (const act of told.act.split(" and ")) commit(act, told.reason);
 }
 
-function finish() {
-  const acts = trail.acts.filter((act) => act.act === "submit"), done = trail.items.length, all = waiting().length;
-  const each = Math.round(acts.reduce((sum, act) => sum + (act.seconds ?? 0), 0) / Math.max(1, done));
-  const text = task.paused ? "This task is paused. Come back later." : "There is nothing more for you in this task just now.";
-  const said = done ? `You saw to ${count(done, "item")} here lately, in about ${count(each, "second")} each. Thank you.` : "Thank you for looking in.";
-  const card = h("section", { class: "card narrow finish" }, h("h1", { tabindex: -1 }, task.paused ? "Paused" : "All done"), h("p", {}, text), h("p", {}, said), all ? h("p", {}, `${count(all, "answer")} still on the way; they go out by themselves.`) : null, h("div", { class: "row" }, h("a", { class: "button main", href: "/" }, "To your tasks"), h("button", { type: "button", onclick: next }, "Look again"), trail.acts.length ? h("button", { type: "button", class: "quiet", onclick: undo }, "Undo the last") : null));
-  work.replaceChildren(card);
-  find("h1", card).focus();
+const finish = () => (work.replaceChildren(finished(task, trail, { next, undo, takeUp })), find("h1", work).focus());
+
+/** What was skipped comes to the desk again, as far as it still wants an answer. */
+async function takeUp() {
+  await ask("POST", `/api/tasks/${number}/skipped`).catch(() => {});
+  next();
 }
 
 /** What could not be shown is tried again. */
@@ -334,8 +335,8 @@ function paintUndo() {
 }
 
 function paintProgress() {
-  const mine = (shelf.progress?.yours ?? 0) + waiting().filter((entry) => entry.task === number && entry.act === "submit").length;
-  find("#progress").textContent = mine ? `${count(mine, "answer")} by you` : "";
+  const mine = tally.answered;
+  find("#progress").replaceChildren(...(mine ? [`${mine.toLocaleString("en")} answered`, h("span", { class: "roomy" }, " by you")] : []));
 }
 
 const go = () => (view?.then ? Date.now() - view.at > THINK && view.then() : commit("submit"));

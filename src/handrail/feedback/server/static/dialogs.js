@@ -11,7 +11,7 @@ const FLAG = ["Harmful or shocking", "Private data of somebody", "Broken or cut 
 /** Ask for one of `reasons` and words of one's own.  Resolves to {act, reason}, or null. */
 function askWhy(title, text, reasons, acts) {
   const words = h("textarea", { rows: 2, id: "why-words", dir: "auto", maxlength: 5000 });
-  const options = reasons.map((reason, at) => h("label", { class: "option" }, h("input", { type: "radio", name: "why", value: reason, required: true, checked: at === 0 }), reason));
+  const options = reasons.map((reason) => h("label", { class: "option" }, h("input", { type: "radio", name: "why", value: reason, required: true }), reason));
   const buttons = acts.map(([act, name], at) => h("button", { value: act, class: at === 0 ? "main" : "" }, name));
   const cancel = h("button", { type: "button", class: "quiet", onclick: () => dialog.close("") }, "Cancel");
   const form = h("form", { method: "dialog" }, h("h2", { id: "why-title" }, title), h("p", {}, text), h("fieldset", {}, h("legend", { class: "unseen" }, "Reason"), options), h("label", { for: "why-words" }, "In your words, if you like"), words, h("div", { class: "row ends" }, buttons, cancel));

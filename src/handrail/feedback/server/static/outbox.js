@@ -22,13 +22,14 @@ function changed() {
   outbox.dispatchEvent(new Event("change"));
 }
 
-/** Keep what was done with an item, and send it.  Returns it with its key. */
-export function put({ assignment, task, act, answer, reason = "", seconds = 0 }) {
+/** Keep what was done with an item, and send it.  `counts`: by how much it changes the number of answered items.
+ *  Returns it with its key. */
+export function put({ assignment, task, act, answer, reason = "", seconds = 0, counts = 0 }) {
   const body = { key: newKey(), act, reason, seconds: Math.max(0.1, Math.round(seconds * 10) / 10) };
   if (answer) body.answer = answer;
   const last = store.names("out:").at(-1);
   const at = Math.max(Date.now(), last ? Number(last.split(":")[1]) + 1 : 0);
-  const entry = { name: `out:${String(at).padStart(15, "0")}:${body.key}`, assignment, task, act, at, body };
+  const entry = { name: `out:${String(at).padStart(15, "0")}:${body.key}`, assignment, task, act, at, counts, body };
   store.set(entry.name, entry);
   changed();
   send();

@@ -7,9 +7,9 @@ import * as store from "./store.js";
 const SOON = 300_000; // ms before the end of a lease in which it is begun anew
 
 export class Shelf {
-  /** `ahead`: how many are kept at hand; `trail`: what was done with. */
-  constructor(task, trail, ahead) {
-    Object.assign(this, { task, trail, ahead, name: `shelf:${task}`, pinned: new Set(), progress: null, busy: null, over: false, onscreen: null });
+  /** `ahead`: how many are kept at hand; `trail`: what was done with; `tally`: how many were answered. */
+  constructor(task, trail, tally, ahead) {
+    Object.assign(this, { task, trail, tally, ahead, name: `shelf:${task}`, pinned: new Set(), busy: null, over: false, onscreen: null });
     this.items = store.get(this.name, []).filter((item) => !this.done(item.id));
   }
 
@@ -56,9 +56,10 @@ export class Shelf {
 
   async fetch() {
     const away = [...waiting(), ...refused()].filter((entry) => entry.task === this.task).length;
-    const wanted = Math.min(50, this.ahead + away);
+    const wanted = Math.min(50, this.ahead + away), quiet = this.tally.quiet();
     const given = await ask("POST", `/api/tasks/${this.task}/next`, { count: wanted, html: true });
-    this.progress = given.progress;
+    this.tally.take(given.progress.yours, quiet);
+    given.items.forEach((item) => this.trail.given(item));
     const fresh = new Map(given.items.filter((item) => !this.done(item.id)).map((item) => [item.id, item]));
     const stay = this.items.filter((item) => fresh.has(item.id) || item.id === this.onscreen || this.pinned.has(item.id) || store.get(`draft:${item.id}`));
     const here = new Set(stay.map((item) => item.id));

@@ -10,7 +10,7 @@ export class Trail {
     this.name = `trail:${task}`;
   }
 
-  /** Acts that stand: {id, act, key, answer, reason, practice, at}; read anew each time, other tabs write too. */
+  /** Acts that stand: {id, act, key, answer, reason, seconds, practice, offered, at}; read anew each time, other tabs write too. */
   get acts() {
     const since = Date.now() - HOURS * 3600_000;
     return store.get(this.name, []).filter((act) => act.at > since);
@@ -40,6 +40,17 @@ export class Trail {
 
   handled(id) {
     return this.acts.some((act) => act.id === id && act.act !== "flag");
+  }
+
+  answered(id) {
+    return this.acts.some((act) => act.id === id && act.act === "submit");
+  }
+
+  /** An item that was given out: where it was offered again since it was skipped, the skip does not stand any more. */
+  given(item) {
+    const acts = this.acts;
+    const kept = acts.filter((act) => !(act.id === item.id && act.act === "skip" && (act.offered ?? 0) < (item.offered ?? 0)));
+    if (kept.length < acts.length) store.set(this.name, kept);
   }
 
   /** The act that stands of an item: its last answer, or else its skip. */

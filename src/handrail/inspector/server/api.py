@@ -1,0 +1,197 @@
+"""What the pages ask for, as JSON.  Nothing here changes anything."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import JSONResponse
+
+from handrail.inspector.curves import MAIN, SIDE
+from handrail.inspector.folders import finite
+from handrail.inspector.server import arithmetic, near, traces
+from handrail.inspector.server.microscope import response
+from handrail.inspector.server.pages import known
+from handrail.inspector.server.rows import Rows
+from handrail.inspector.server.runs import Entry, Runs, state
+from handrail.inspector.server.said import said, sendable
+from handrail.inspector.server.terms import Rules
+
+router = APIRouter(prefix="/api", include_in_schema=False)
+Number = Annotated[int, Query(ge=0, le=2**31)]
+SHORT = 300  # characters of a text in a table
+
+
+def answer(found: Any) -> JSONResponse:
+    return JSONResponse(sendable(found))
+
+
+@router.get("/runs")
+def runs(request: Request) -> JSONResponse:
+    """Every run as the list shows it."""
+    found: Runs = request.app.state.runs
+    return answer([found.told(entry) for entry in found.all()])
+
+
+@router.get("/metrics/{path:path}")
+def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -> JSONResponse:
+    """The run's numbers by name, from line `since` on where what was asked for before still holds (`version`)."""
+    found: Runs = request.app.state.runs
+    entry = known(request, path)
+    growing = found.shelf.of(entry.folder / "metrics.jsonl")
+    lines = growing.read()
+    start = since if version == growing.version else 0
+    timing = found.timing(entry)
+    findings = found.shelf.of(entry.folder / "findings.jsonl").read()
+    return answer(
+        {
+            "version": growing.version,
+            "since": start,
+            "lines": len(lines),
+            "state": state(entry.folder),
+            "planned": entry.planned,
+            "columns": columns(lines[start:]),
+            "timing": {"since": start, "columns": columns(timing[start:])},
+            "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in findings],
+        }
+    )
+
+
+def columns(lines: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Each number that occurs, a value a line, None where a line has none."""
+    names = dict.fromkeys(name for line in lines for name, value in line.items() if isinstance(value, int | float))
+    return {name: [finite(line.get(name)) for line in lines] for name in names}
+
+
+@router.get("/panels/{path:path}")
+def panels(request: Request, path: str) -> JSONResponse:
+    """Which curves stand at the head of the run's page, and how to read each."""
+    entry = known(request, path)
+    told = [{"keys": one.keys, "caption": one.caption, "unit": one.unit, "note": one.note} for one in MAIN.get(entry.stage, [])]
+    return answer({"panels": told, "side": SIDE, "config": flat(entry.config)})
+
+
+@router.get("/differences")
+def differences(request: Request, run: Annotated[list[str], Query(max_length=400)]) -> JSONResponse:
+    """The settings that are not the same in all of these runs; and which of them differ in nothing but their seed."""
+    entries = [known(request, path) for path in run[:24]]
+    flats = [flat(entry.config) for entry in entries]
+    names = dict.fromkeys(name for one in flats for name in one)
+    rows = [{"name": name, "values": [one.get(name) for one in flats]} for name in names if name != "out"]
+    groups: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries):
+        groups.setdefault(entry.without_seed, []).append(number)
+    return answer({"rows": [row for row in rows if len(set(row["values"])) > 1], "same": len(rows), "groups": [*groups.values()]})
+
+
+def flat(config: dict[str, Any], before: str = "") -> dict[str, str]:
+    """Settings by their dotted names, as text."""
+    found: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{before}{name}.")
+        else:
+            found[f"{before}{name}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return found
+
+
+def rows_of(request: Request, entry: Entry) -> Rows:
+    found: Rows = request.app.state.library.of(entry.folder)
+    return found
+
+
+@router.get("/rows/{path:path}")
+def rows(
+    request: Request,
+    path: str,
+    by: Annotated[str, Query(max_length=40)] = "step",
+    falling: bool = True,
+    words: Annotated[str, Query(max_length=400)] = "",
+    prompt: Annotated[int | None, Query(ge=0, le=2**31)] = None,
+    start: Number = 0,
+    count: Annotated[int, Query(ge=0, le=500)] = 64,
+) -> JSONResponse:
+    """A window of the table of responses, how long it is, and the share of the texts that was searched so far."""
+    table = rows_of(request, known(request, path))
+    order, share = table.order(by, falling, words.strip(), prompt)
+    shown = table.window(order, start, count)
+    for one in shown:
+        one["prompt"], one["response"] = (said(str(one.get(name) or ""), SHORT) for name in ("prompt", "response"))
+    return answer({"total": len(order), "of": len(table), "steps": len(table.steps), "share": share, "start": start, "rows": shown})
+
+
+@router.get("/response/{path:path}")
+def one_response(request: Request, path: str, row: Number) -> JSONResponse:
+    """One response, token by token, with all that its trace says of it."""
+    entry = known(request, path)
+    table = rows_of(request, entry)
+    if row >= len(table):
+        raise HTTPException(404, f"row {row} of {len(table)}")
+    at, inside = table.place(row)
+    step = table.steps[at]
+    found = response(traces.row(table.path(step), inside), Rules.of(entry.stage, entry.config), step, penalty(request, entry, step))
+    first, end = int(table.starts[at]), int(table.starts[at + 1])
+    place = {"row": row, "step": step, "in_step": inside, "of_step": end - first, "rows": len(table)}
+    around = {"steps": table.steps, "starts": table.starts[:-1].tolist()}
+    return answer(place | around | found)
+
+
+@router.get("/arithmetic/{path:path}")
+def written_out(
+    request: Request, path: str, row: Number, token: Number, number: Annotated[int, Query(alias="pass", ge=0)] = 0
+) -> JSONResponse:
+    """How the loss of a token comes about."""
+    entry = known(request, path)
+    table, rules = rows_of(request, entry), Rules.of(entry.stage, entry.config)
+    if row >= len(table):
+        raise HTTPException(404, f"row {row} of {len(table)}")
+    at, inside = table.place(row)
+    found = traces.row(table.path(table.steps[at]), inside)
+    if token >= len(found.get("tokens") or []):
+        raise HTTPException(404, f"token {token} of {len(found.get('tokens') or [])}")
+    step = table.steps[at]
+    blocks = arithmetic.derivation(found, rules, step, token, number, penalty(request, entry, step)) if rules else []
+    return answer({"blocks": blocks, "known": rules is not None})
+
+
+@router.get("/sums/{path:path}")
+def sums(request: Request, path: str, step: Number) -> JSONResponse:
+    """The parts of all traced tokens of a step added up, beside the losses that the step has logged."""
+    entry = known(request, path)
+    table, rules = rows_of(request, entry), Rules.of(entry.stage, entry.config)
+    if rules is None or step not in table.steps:
+        return answer({"whole": False})
+    at = table.steps.index(step)
+    count = int(table.starts[at + 1] - table.starts[at])
+    wanted = ["advantage", "logp_old", "logp_ref", "value", "return", "beta"]
+    wanted += [f"pass_{name}" for name in ("update", "count", "weight", "logp", "value", "entropy")]
+    read = traces.groups(table.path(step), wanted, list(range(count)))
+    logged = line_of(request, entry, step)
+    found = arithmetic.sums(read, rules, step, penalty(request, entry, step))
+    return answer(found | {"logged": {name: finite(logged.get(name)) for name in ("policy_loss", "value_loss")}})
+
+
+@router.get("/near/{path:path}")
+def nearest(request: Request, path: str, row: Number) -> JSONResponse:
+    """The responses of the same step that share most of their word triples with this one."""
+    table = rows_of(request, known(request, path))
+    if row >= len(table):
+        raise HTTPException(404, f"row {row} of {len(table)}")
+    at, inside = table.place(row)
+    texts = traces.column(table.path(table.steps[at]), "response").to_pylist()
+    first = int(table.starts[at])
+    found = [
+        {"row": first + other, "share": share, "response": said(texts[other] or "", SHORT)}
+        for other, share in near.nearest([text or "" for text in texts], inside)
+    ]
+    return answer({"near": found, "among": len(texts)})
+
+
+def line_of(request: Request, entry: Entry, step: int) -> dict[str, Any]:
+    """What the run has logged of a step."""
+    found: Runs = request.app.state.runs
+    return next((line for line in found.metrics(entry) if line.get("step") == step), {})
+
+
+def penalty(request: Request, entry: Entry, step: int) -> float:
+    """The coefficient of PPO's penalty at a step, where there is one."""
+    return finite(line_of(request, entry, step).get("penalty")) or 0.0

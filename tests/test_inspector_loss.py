@@ -1,0 +1,133 @@
+"""The microscope's arithmetic against the trainer: from the numbers that are shown to the loss that was logged."""
+
+import math
+
+import pytest
+from fastapi.testclient import TestClient
+
+from handrail.inspector.server.app import create_app
+from handrail.recipes import ppo, reinforce
+from inspector_world import numbers
+from recipe_runs import World, make_world, metrics
+
+SHORT = {"steps": 2, "sampling": {"max_new_tokens": 6}, "run": {"trace_rows": 8}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def traced(world, tmp_path_factory):
+    """A PPO run with everything in its loss that a loss can have, and questions to the inspector about it."""
+    out = tmp_path_factory.mktemp("runs") / "ppo"
+    over = {"entropy_coef": 0.01, "value_coef": 0.5, "value_clip": 0.05, "rescale_rewards": True, "gamma": 0.99}
+    ppo.run(world.ppo(out, SHORT | over))
+    return client(out.parent)
+
+
+def client(root) -> TestClient:
+    return TestClient(create_app(root), "http://127.0.0.1")
+
+
+def test_a_token_can_be_followed_by_hand_from_its_reward_to_its_loss(traced):
+    """Each line is computed again from the numbers that stand in it, and hands its result to the next."""
+    asked = traced
+    config = {"low": 0.8, "high": 1.2}
+    found = asked.get("/api/response/ppo", params={"row": 8}).json()
+    for token in range(len(found["tokens"])):
+        for number in (0, 1):
+            blocks = asked.get("/api/arithmetic/ppo", params={"row": 8, "token": token, "pass": number}).json()["blocks"]
+            lines = {line["named"]: (numbers(line["numbers"]), numbers(line["value"])[0]) for block in blocks for line in block["lines"]}
+            follow(lines, token == len(found["tokens"]) - 1, config)
+
+
+def follow(lines: dict[str, tuple[list[float], float]], last: bool, config: dict[str, float]) -> None:
+    """The hand's arithmetic: `lines` has of each result the numbers it was made of and what the page says it is."""
+
+    def near(name: str, value: float) -> float:
+        assert lines[name][1] == pytest.approx(value, rel=1e-4, abs=2e-5), name
+        return lines[name][1]
+
+    (old, ref), _ = lines["kl"]
+    kl = near("kl", old - ref)
+    given = lines["reward"][0]
+    assert given[1] == pytest.approx(kl, rel=1e-4, abs=1e-5)
+    reward = near("reward", given[0] * given[1] + (given[2] if last else 0))
+    shown, mean, std, *tiny, again = lines["rescaled"][0]
+    assert shown == reward and again == mean and tiny == [10, -8]
+    rescaled = near("rescaled", (reward - mean) / math.sqrt(std**2 + 1e-8) + mean)
+    earned, gamma, after, value = lines["delta"][0]
+    assert (earned, gamma) == (rescaled, 0.99)
+    delta = near("delta", rescaled + gamma * after - value)
+    _, gamma, lam, carried = lines["gae"][0]
+    gained = near("gae", delta + gamma * lam * carried)
+    target = near("return", gained + value)
+    _, mean, std, *_ = lines["advantage"][0]
+    advantage = near("advantage", (gained - mean) / math.sqrt(std**2 + 1e-8))
+    now, before = lines["ratio"][0]
+    assert before == old
+    ratio = near("ratio", math.exp(now - before))
+    bounded = near("bounded", min(max(ratio, config["low"]), config["high"]))
+    policy = near("policy", -min(ratio * advantage, bounded * advantage))
+    said, _, near_old, _ = lines["value"][0]
+    error = near("value", 0.5 * max((said - target) ** 2, (near_old - target) ** 2))
+    entropy = lines["entropy"][1]
+    loss = near("loss", policy + 0.5 * error - 0.01 * entropy)
+    near("part", loss / lines["part"][0][1])
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {},
+        {"kl": {"placement": "loss", "target": 0.0}, "objective": {"weigh": "lengths"}, "minibatches": 1},
+        {"objective": {"kind": "gspo", "clip": 0.003}, "reward": {"cut": "mask"}},
+        {"objective": {"kind": "ppo_penalty"}, "critic_warmup": 1},
+        {"objective": {"kind": "importance"}, "reward": {"cut": "bootstrap"}},
+    ],
+    ids=["clip", "kl in the loss", "gspo", "penalty", "importance"],
+)
+def test_the_parts_of_all_tokens_are_the_loss_that_was_logged(world, tmp_path, over):
+    ppo.run(world.ppo(tmp_path / "runs/ppo", SHORT | over))
+    asked = client(tmp_path / "runs")
+    for step, logged in enumerate(metrics(tmp_path / "runs/ppo")):
+        sums = asked.get("/api/sums/ppo", params={"step": step}).json()
+        if logged["updates"]:
+            assert sums["whole"] and sums["updates"] == logged["updates"]
+            for name in ("policy_loss", "value_loss"):
+                assert sums[name] == pytest.approx(logged[name], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("over", [{}, {"objective": {"kind": "ppo_clip"}, "epochs": 2, "baseline": {"kind": "group_normalised"}}])
+def test_the_same_of_reinforce(world, tmp_path, over):
+    reinforce.run(world.reinforce(tmp_path / "runs/rl", SHORT | over))
+    asked = client(tmp_path / "runs")
+    for step, logged in enumerate(metrics(tmp_path / "runs/rl")):
+        sums = asked.get("/api/sums/rl", params={"step": step}).json()
+        assert sums["whole"] and sums["policy_loss"] == pytest.approx(logged["policy_loss"], rel=1e-4, abs=1e-6)
+    found = asked.get("/api/arithmetic/rl", params={"row": 3, "token": 0}).json()["blocks"]
+    lines = {line["named"]: (numbers(line["numbers"]), numbers(line["value"])[0]) for block in found for line in block["lines"]}
+    credit, advantage = lines["advantage"]
+    assert advantage == pytest.approx((credit[0] - credit[1]) * (credit[2] if len(credit) > 2 else 1), rel=1e-4, abs=1e-5)
+
+
+def test_the_alternatives_are_what_the_models_hold(traced):
+    found = traced.get("/api/response/ppo", params={"row": 0}).json()
+    for at, held in enumerate(found["alternatives"]):
+        for name, own in (("policy", "logp_old"), ("reference", "logp_ref")):
+            shares = [one["p"] for one in held[name]]
+            assert shares[:5] == sorted(shares[:5], reverse=True) and sum(shares) <= 1 + 1e-6
+            mine = next(one["p"] for one in held[name] if one["id"] == found["ids"][at])
+            values = next(one["values"] for one in found["quantities"] if one["name"] == own)
+            assert mine == pytest.approx(math.exp(values[at]), rel=1e-4)
+
+
+def test_in_the_first_pass_of_a_step_the_policy_is_the_old_one(traced):
+    found = traced.get("/api/response/ppo", params={"row": 2}).json()
+    first = [one for one in found["passes"] if one["update"] == 0]
+    ratios = next(one["values"] for one in found["quantities"] if one["name"] == "ratio")
+    for number, one in enumerate(found["passes"]):
+        largest = max(abs(x) for x in ratios[number])
+        assert largest < 1e-5 if one in first else largest > 1e-4
