@@ -1,6 +1,6 @@
 """The clinic: planted illnesses and healthy runs, and what the doctor says of them.
 
-    python tests/illness/clinic.py [--only NAME ...] [--seeds 0 1] [--folder DIR]
+    python tests/illness/clinic.py [--only NAME ...] [--short] [--seeds 0 1] [--folder DIR]
 
 Prints a row a run: the finding that is named first, whether it tells the cause, and when it was first seen while the run
 went on.  Thresholds were chosen on seeds 100 and above; what is claimed is counted on seeds 0 and above, whose tasks,
@@ -116,10 +116,11 @@ def counted(found: list[Diagnosis]) -> tuple[str, bool]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these runs alone")
+    parser.add_argument("--short", action="store_true", help="without the runs whose finding another one shows too")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--folder", type=Path, help="where to work and to keep the runs; a temporary folder if not given")
     given = parser.parse_args()
-    chosen = [i for i in [*ILLNESSES, *HEALTHY] if not given.only or i.name in given.only]
+    chosen = [i for i in [*ILLNESSES, *HEALTHY] if (not given.only or i.name in given.only) and not (given.short and i.seldom)]
     with contextlib.ExitStack() as stack:
         root = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         said, good = counted(hold(chosen, given.seeds, root))
