@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ def root(tmp_path_factory) -> Path:
     for seed in (0, 1):
         short = {"seed": seed, "steps": 3, "batch_size": 4, "sampling": {"max_new_tokens": 6}, "run": {"trace_rows": 8}}
         ppo.run(world.ppo(runs / f"pair/ppo-{seed}", short | EVERYTHING))
+    shutil.copytree(world.folder / "reward", runs / "reward")
     hostile = made_run(runs / "hostile", steps=2)
     add_step(hostile, 2, 2, text=HOSTILE.replace("{", ""), prompt=[HOSTILE] * 2)
     found = {
@@ -105,6 +107,8 @@ PAGES = {
     f"/prompt/pair/ppo-0?row={name_of(2, 1)}": "#pair .answer",
     f"/microscope/pair/ppo-0?row={name_of(2, 1)}&pass=1": "#arithmetic .line",
     "/microscope/hostile": "#arithmetic .line",
+    "/frontier/long": ".frontier svg",
+    "/reward/reward": ".mistake",
     "/run/nowhere": "h1",
 }
 

@@ -1,10 +1,12 @@
 """The microscope's arithmetic against the trainer: from the numbers that are shown to the loss that was logged."""
 
+import json
 import math
 
 import pytest
 from fastapi.testclient import TestClient
 
+from handrail.inspector.rewarded import pairs, read_verdicts
 from handrail.inspector.server.app import create_app
 from handrail.inspector.server.rows import name_of
 from handrail.recipes import ppo, reinforce
@@ -132,3 +134,13 @@ def test_in_the_first_pass_of_a_step_the_policy_is_the_old_one(traced):
     for number, one in enumerate(found["passes"]):
         largest = max(abs(x) for x in ratios[number])
         assert largest < 1e-5 if one in first else largest > 1e-4
+
+
+def test_the_verdicts_that_a_reward_model_leaves_are_those_that_it_was_tested_by(world):
+    left = read_verdicts(world.folder / "reward")
+    tested = json.loads((world.folder / "reward/summary.json").read_text())
+    found = pairs(left)
+    assert len(left) == tested["test_rankings"] and len(found) == tested["accuracy"]["n"]
+    assert sum(pair.right for pair in found) / len(found) == pytest.approx(tested["accuracy"]["value"])
+    sure = sum(pair.sure for pair in found) / len(found)
+    assert sure == pytest.approx(sum(one["n"] * one["predicted"] for one in tested["calibration"]) / len(found), rel=1e-4)

@@ -57,10 +57,10 @@ __all__ = [
     "pair_differences",
     "people",
     "read_verdicts",
-    "verdicts",
     "repetition",
     "rouge_l",
     "rubric_of",
     "total",
+    "verdicts",
     "win_rate",
 ]

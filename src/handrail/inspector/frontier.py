@@ -18,6 +18,7 @@ from handrail.inspector.svg import Frame, Point, dot, drawing, label, line, tag,
 
 LEAST_KL = 0.02  # nats: nearer to the reference d tells nothing
 FEWEST = 6  # points that a curve is fitted to
+FURTHEST = 10.0  # of log d: 3e8 nats
 AROUND = 2  # steps to both sides that a step is averaged with
 COLOURS = {"reward": "c2", "gold": "c3"}
 
@@ -36,8 +37,10 @@ class Fit:
 
     @property
     def peak(self) -> float | None:
-        """The distance at which it is highest, None where it only rises or only falls."""
-        return math.exp(self.alpha / self.beta - 1) if self.beta > 0 and self.alpha > self.beta * (1 - 50) else None
+        """The distance at which it is highest, None where that is further than any policy goes: it only rises."""
+        if self.beta <= 0 or self.alpha / self.beta > FURTHEST:
+            return None
+        return math.exp(self.alpha / self.beta - 1)
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,13 @@ def distances(metrics: list[dict[str, Any]], name: str) -> list[tuple[int, float
 
 
 def fit(points: list[Point]) -> Fit | None:
-    """Least squares for alpha and beta; the start is the mean of the scores nearest to the reference."""
-    far = [(d, y) for d, y in points if d * d > LEAST_KL]
-    near = [y for d, y in points if d * d <= LEAST_KL] or [y for _, y in points[:1]]
-    if len(far) < FEWEST:
+    """Least squares for the start, alpha and beta; None where too few steps have left the reference."""
+    if sum(d * d > LEAST_KL for d, _ in points) < FEWEST:
         return None
-    start = float(np.mean(near))
-    d, y = np.array(far).T
-    (alpha, beta), *_ = np.linalg.lstsq(np.stack([d, -d * np.log(d)], 1), y - start, rcond=None)
-    return Fit(start, float(alpha), float(beta))
+    d, y = np.array(points).T
+    terms = np.stack([np.ones_like(d), d, -d * np.log(np.maximum(d, 1e-12))], 1)
+    (start, alpha, beta), *_ = np.linalg.lstsq(terms, y, rcond=None)
+    return Fit(float(start), float(alpha), float(beta))
 
 
 def best(judge: str, points: list[tuple[int, float, float]]) -> tuple[str, int, float] | None:

@@ -8,19 +8,24 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
 
-from handrail.inspector import frontier
+from handrail.feedback.server.render import line
+from handrail.inspector import frontier, rewarded, words
+from handrail.inspector.charts import calibration_chart, share_chart
 from handrail.inspector.folders import POLICIES
+from handrail.inspector.report import accuracy_sentence
 from handrail.inspector.server.runs import Entry, Runs
+from handrail.track.view import read_summary
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 STEP = re.compile(r"^step-(\d+)$")
 templates = Jinja2Templates(Path(__file__).parent / "templates")
-VIEWS = {
+VIEWS = {  # of a run: the address, and what it is called
     "run": "Curves",
     "responses": "Responses",
     "microscope": "Microscope",
     "frontier": "Frontier",
-}  # of a run: the address, and what it is called
+    "reward": "Reward model",
+}
 
 
 def page(request: Request, name: str, status: int = 200, **found: object) -> HTMLResponse:
@@ -60,8 +65,11 @@ def of_run(request: Request, view: str, path: str) -> Response:
     entry = known(request, path)
     runs: Runs = request.app.state.runs
     there = {"run": True, "frontier": entry.stage in POLICIES and any("kl" in line for line in runs.metrics(entry)[-1:])}
+    there["reward"] = entry.stage == "reward"
     views = {name: title for name, title in VIEWS.items() if there.get(name, (entry.folder / "tokens").is_dir())}
-    found = of_frontier(entry, runs) if view == "frontier" else {}
+    if view not in {*views, "prompt"}:
+        raise HTTPException(404, "this run has nothing to show there")
+    found = {"frontier": of_frontier, "reward": of_reward}.get(view, lambda *_: {})(entry, runs)
     return page(request, f"{view}.html", entry=entry, view=view, views=views, **found)
 
 
@@ -71,3 +79,40 @@ def of_frontier(entry: Entry, runs: Runs) -> dict[str, object]:
     checkpoints = sorted(int(name[1]) for path in (entry.folder / "checkpoints").glob("step-*") if (name := STEP.match(path.name)))
     about = {"fits": found.fits, "yardstick": found.yardstick, "checkpoints": checkpoints}
     return about | {"told": frontier.told(found), "picture": frontier.picture(found)}
+
+
+def of_reward(entry: Entry, runs: Runs) -> dict[str, object]:
+    """What the page of a reward model is filled with."""
+    summary = read_summary(entry.folder) or {}
+    verdicts = rewarded.read_verdicts(entry.folder)
+    found = rewarded.pairs(verdicts)
+    reached = words.interval(summary.get("accuracy"))
+    bins = [one for one in summary.get("calibration") or [] if one.get("n")]
+    drawings = []
+    if bins:
+        error = sum(one["n"] * abs(one["observed"] - one["predicted"]) for one in bins) / sum(one["n"] for one in bins)
+        drawings.append(("Calibration", calibration_chart(bins), f"Off by {100 * error:.1f} points in the mean."))
+    for title, shares, note in (
+        (
+            "Accuracy by length",
+            rewarded.by_length(found),
+            "By which response people preferred, and the number of pairs. One that pays for length alone is right on one side only.",
+        ),
+        (
+            "Accuracy by margin",
+            rewarded.by_margin(found),
+            "By how far apart its scores are, and the number of pairs: the further, the more often right.",
+        ),
+    ):
+        if shares:
+            drawings.append((title, share_chart(shares, title, low=0.3), note))
+    length = (words.interval(summary.get("length_baseline")) or {}).get("value")
+    return {
+        "sentence": accuracy_sentence(reached, length),
+        "drawings": drawings,
+        "pairs": len(found),
+        "correlations": rewarded.correlations(verdicts),
+        "words": rewarded.words(verdicts),
+        "mistakes": rewarded.mistakes(found),
+        "line": line,
+    }
