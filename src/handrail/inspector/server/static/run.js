@@ -107,4 +107,3 @@ again(async () => {
   if (await numbers.refresh()) draw();
   return { running: 1500, stopped: 5000, failed: 10_000 }[numbers.state];
 });
-window.handrail = { numbers }; // for whoever wants the numbers in the browser's console
