@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from handrail.inspector.server import served
+from handrail.inspector.server.rows import PLACES
 from handrail.track.traces import GROUP
 
 MADE, TOP_EVERY = 8, 8
@@ -132,24 +133,31 @@ def measure(where: str, steps: int, rows: int) -> dict[str, float]:
     found: dict[str, float] = {}
     found["runs"], _ = timed(where, "/api/runs")
     found["run: curves"], _ = timed(where, "/api/metrics/run")
-    found["responses: first rows"], answer = timed(where, "/api/rows/run?count=64")
-    total = answer["total"]
-    assert total == steps * rows
+    found["responses: first rows"], answer = timed(where, "/api/rows/run?count=32")
+    start, share, total = time.perf_counter(), answer["share"], steps * rows
+    while share < 1:
+        share = timed(where, "/api/rows/run?count=32")[1]["share"]
+    found["responses: all counted"] = found["responses: first rows"] + time.perf_counter() - start
+    row = steps // 2 // MADE * MADE * PLACES + 5
     rng = np.random.default_rng(1)
     for by, falling in (("step", "true"), ("score", "true"), ("kl_sum", "false")):
-        found[f"responses: sorted by {by}"], _ = timed(where, f"/api/rows/run?by={by}&falling={falling}&count=64")
+        found[f"responses: first by {by}"], answer = timed(where, f"/api/rows/run?by={by}&falling={falling}&count=32")
+        start, share = time.perf_counter(), answer["share"]
+        while share < 1:
+            share = timed(where, f"/api/rows/run?by={by}&falling={falling}&count=32")[1]["share"]
+        found[f"responses: all by {by}"] = found[f"responses: first by {by}"] + time.perf_counter() - start
         windows = [
-            timed(where, f"/api/rows/run?by={by}&falling={falling}&start={start}&count=64")[0] for start in rng.integers(0, total, 20)
+            timed(where, f"/api/rows/run?by={by}&falling={falling}&start={start}&count=32")[0] for start in rng.integers(0, total, 20)
         ]
         found[f"window by {by}: median"], found[f"window by {by}: longest"] = statistics.median(windows), max(windows)
-    found["response"], _ = timed(where, f"/api/response/run?row={total // 2}")
-    found["response with alternatives"], _ = timed(where, f"/api/response/run?row={(steps // 2 // 8 * 8) * rows + 5}")
-    found["arithmetic of a token"], _ = timed(where, f"/api/arithmetic/run?row={total // 2}&token=100&pass=1")
-    found["answers to one prompt"], _ = timed(where, f"/api/rows/run?prompt={total // 3}&count=64")
-    found["nearest in its step"], _ = timed(where, f"/api/near/run?row={total // 2}")
+    found["response"], _ = timed(where, f"/api/response/run?row={row + PLACES}")
+    found["response with alternatives"], _ = timed(where, f"/api/response/run?row={row}")
+    found["arithmetic of a token"], _ = timed(where, f"/api/arithmetic/run?row={row}&token=100&pass=1")
+    found["answers to one prompt: first"], _ = timed(where, f"/api/rows/run?prompt={row}&count=32")
+    found["nearest in its step"], _ = timed(where, f"/api/near/run?row={row}")
     start, share = time.perf_counter(), 0.0
     while share < 1:
-        seconds, answer = timed(where, "/api/rows/run?words=gall+starst&count=64")
+        seconds, answer = timed(where, "/api/rows/run?words=gall+starst&count=32")
         found.setdefault("search: first answer", seconds)
         share = answer["share"]
     found["search: all texts"] = time.perf_counter() - start
@@ -216,7 +224,7 @@ def main() -> None:
         if given.browser:
             forgotten(root / "run")
             with served(root) as where:
-                found |= seen(where, given.steps // 2 // 8 * 8 * given.rows + 5)
+                found |= seen(where, given.steps // 2 // MADE * MADE * PLACES + 5)
         for name, value in found.items():
             print(f"{name:40s} {value:8.3f}{'' if 'ms a frame' in name else ' s'}")
     finally:

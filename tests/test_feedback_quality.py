@@ -1,6 +1,7 @@
 """Agreement, checks and reliability: against libraries, worked examples of the literature, and laws that must hold."""
 
 import json
+from itertools import combinations
 
 import krippendorff
 import numpy as np
@@ -27,7 +28,9 @@ from handrail.feedback.quality import (
 from handrail.feedback.quality.coefficients import cohen_kappa, coincidences, fleiss_kappa, fleiss_sums, krippendorff_alpha, tau_b
 from handrail.feedback.quality.dawid_skene import dawid_skene
 from handrail.feedback.quality.figures import resampled, wilson
-from handrail.feedback.quality.rankers import Orders, accuracy, chances, orders, sharpness, slopes, weights
+from handrail.feedback.quality.pairs import derivatives, pairs, rates, sigmoid
+from handrail.feedback.quality.rankers import APART, Orders, accuracy, hazy, most_likely, orders, sharpness, utilities, weights
+from handrail.feedback.quality.reliability import accuracies
 
 # Fleiss 1971's form, ten units by fourteen labellers: Fleiss' kappa 0.210.
 FOURTEEN = np.array(
@@ -291,40 +294,102 @@ def test_error_rates_come_back():
 
 
 def test_a_ranking_is_choices_from_what_is_left():
-    """The slope of Plackett's likelihood, with ties, by finite differences of the likelihood written out."""
-    score = np.array([[3.0, 1.0, 2.0, np.nan], [1.0, 2.0, 2.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    utility = np.random.default_rng(8).normal(size=(3, 4))
-    made: Orders = orders(np.arange(3), np.arange(3), score)
+    """The most likely utilities and the curvature there, by finite differences of Plackett's likelihood written out, with ties."""
+    score = np.array([[3.0, 1.0, 2.0, 0.5], [1.0, 2.0, 2.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    gamma = np.array([0.7, 1.5, -1.2])
+    made: Orders = orders(np.zeros(3, int), np.arange(3), score)
 
-    def likelihood(gamma: float) -> list[float]:
-        total = []
-        for row, u in zip(score, utility, strict=True):
-            there = np.flatnonzero(~np.isnan(row))
-            last, value = row[there].min(), 0.0
-            for i in there:
-                left = [j for j in there if row[j] <= row[i]]
-                m = (row == last).sum()
-                value += (gamma * u[i] - np.log(np.exp(gamma * u[left]).sum())) * ((m - 1) / m if row[i] == last else 1)
-            total.append(value)
+    def posterior(utility: np.ndarray) -> float:
+        value = -float(utility @ utility) / 2
+        for row, g in zip(score, gamma, strict=True):
+            for i in range(4):
+                left = [j for j in range(4) if row[j] <= row[i]]
+                m = (row == row.min()).sum()
+                value += (g * utility[i] - np.log(np.exp(g * utility[left]).sum())) * ((m - 1) / m if row[i] == row.min() else 1)
+        return value
+
+    (utility,), (bend,) = most_likely(made, gamma, np.zeros((1, 4)), 20)
+    steps = np.eye(4) * 1e-4
+    slope = [(posterior(utility + d) - posterior(utility - d)) / 2e-4 for d in steps]
+    assert slope == pytest.approx(np.zeros(4), abs=1e-6)
+    curved = [
+        [posterior(utility + c + d) - posterior(utility + c - d) - posterior(utility - c + d) + posterior(utility - c - d) for c in steps]
+        for d in steps
+    ]
+    assert bend == pytest.approx(-np.array(curved) / 4e-8, abs=1e-4)
+    assert utilities(made, gamma, 1)[1][0] == pytest.approx(np.sqrt(np.diag(np.linalg.inv(bend))))
+
+
+def test_the_likelihood_of_pairs_has_the_derivatives_that_it_says():
+    """By finite differences of the composite likelihood written out: both orders of every pair, each labeller by themselves."""
+    rng = np.random.default_rng(12)
+    item, labeller = np.repeat(np.arange(6), 3), np.tile(np.arange(3), 6)
+    score = rng.integers(0, 4, (18, 4)).astype(float)
+    score[6:9, 3] = np.nan
+    logit, told = np.array([1.2, -0.4, 2.0]), pairs(item, labeller, score)
+
+    def likelihood(theta: np.ndarray) -> float:
+        total = 0.0
+        for rows in score.reshape(6, 3, 4):
+            k = int((~np.isnan(rows[0])).sum())
+            for i, j in combinations(range(k), 2):
+                right = {s: np.array([(1 + s * np.sign(row[i] - row[j])) / 2 for row in rows]) for s in (1, -1)}
+                each = [(t * np.log(sigmoid(theta)) + (1 - t) * np.log(sigmoid(-theta))).sum() for t in right.values()]
+                total += 4 / (k + 2) * np.logaddexp(*each)
         return total
 
-    for gamma in (0.7, -1.2):
-        slope, bend = slopes(made, np.full(3, gamma), utility[None])
-        up, middle, down = (np.array(likelihood(gamma + d)) for d in (1e-4, 0, -1e-4))
-        assert slope == pytest.approx((up - down) / 2e-4, abs=1e-6)
-        assert bend == pytest.approx(-(up - 2 * middle + down) / 1e-8, abs=1e-5)
-        _, e, rest = chances(made, np.full(3, gamma), utility)
-        assert (e[made.there] <= rest[made.there] + 1e-12).all()
+    slope, known, unknown = derivatives(told, 6, logit)
+    steps = np.eye(3) * 1e-4
+    assert slope.sum(0) == pytest.approx([(likelihood(logit + d) - likelihood(logit - d)) / 2e-4 for d in steps], abs=1e-5)
+    up = [derivatives(told, 6, logit + d)[0].sum(0) - derivatives(told, 6, logit - d)[0].sum(0) for d in steps]
+    assert np.diag(known) - unknown == pytest.approx(-np.array(up) / 2e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("careless", [0.0, 0.4])
+def test_accuracies_are_found_and_their_intervals_hold(careless: float):
+    """Hazy labellers, who err on close pairs, and careless ones, who do not look at all now and then: both are held."""
+    rng, held, found_all, true_all = np.random.default_rng(13), [], [], []
+    for _ in range(8):
+        gamma, lapse = np.exp(rng.uniform(-0.3, 1.8, 12)), rng.uniform(0, careless, 12)
+        utility = rng.normal(size=(90, 6))
+        who = np.array([rng.permutation(12)[:3] for _ in range(90)]).ravel()
+        item = np.repeat(np.arange(90), 3)
+
+        def say(labeller: np.ndarray, seen: np.ndarray, gamma: np.ndarray = gamma, lapse: np.ndarray = lapse) -> np.ndarray:
+            looked = (rng.random(len(labeller)) >= lapse[labeller])[:, None]
+            return gamma[labeller, None] * seen * looked + rng.gumbel(size=seen.shape)
+
+        right = accuracies(rates(pairs(item, who, say(who, utility[item])), 90, 12))
+        again = np.repeat(np.arange(12), 400)
+        fresh = rng.normal(size=(4800, 6))
+        i, j = np.triu_indices(6, 1)
+        said = say(again, fresh)
+        true = ((said[:, i] > said[:, j]) == (fresh[:, i] > fresh[:, j])).mean(1).reshape(12, 400).mean(1)
+        held += list((right[1] <= true) & (true <= right[2]))
+        found_all, true_all = [*found_all, *right[0]], [*true_all, *true]
+    assert 0.90 <= np.mean(held) <= 0.99
+    assert abs(np.mean(np.subtract(found_all, true_all))) < 0.02 and np.corrcoef(found_all, true_all)[0, 1] > 0.75
+
+
+def test_sharpness_and_accuracy_are_two_names_of_one_thing():
+    gamma = np.array([-20.0, -1.0, 0.0, 0.3, 5.0, 20.0])
+    assert sharpness(accuracy(gamma)) == pytest.approx(gamma, abs=1e-2, rel=1e-2)
+    assert np.abs(sharpness(np.array([0.0, 1.0]))).tolist() == [30.0, 30.0]
+    even = np.array([0.1, 0.5, 0.6, 0.8, 1.0])
+    assert (np.abs(hazy(even) - 0.5) <= np.abs(even - 0.5)).all() and hazy(even)[1] == 0.5
+    each = 2 * sigmoid(2.0 * APART) - 1
+    assert hazy(0.5 + 0.5 * np.sqrt((each**2).mean())) == pytest.approx(accuracy(2.0), abs=1e-3)
 
 
 def test_few_labels_and_extreme_ones_stay_finite():
     """Labellers with one label each, who agree in all; somebody alone; everything tied."""
     same = [label(n, f"labeller-{n}-{m}", Ranked(places=(1, 2, 3))) for n in range(10) for m in range(2)]
-    alone = [label(n, "labeller-1", Ranked(places=(1, 2, 3))) for n in range(5)]
+    alone = [label(n, "labeller-1", Ranked(places=(1, 2, 3))) for n in range(500)]
     tied = [label(n, f"labeller-{m}", Ranked(places=(1, 1, 1))) for n in range(5) for m in range(3)]
     for labels in (same, alone, tied):
         found = reliability(sheet(labels, "rank")).labellers
-        assert all(abs(each.sharpness.value) < 5 and np.isfinite(each.sharpness.high) for each in found)
+        assert all(-30 <= each.sharpness.low <= each.sharpness.value <= each.sharpness.high <= 30 for each in found)
+        assert all(each.accuracy.high - each.accuracy.low > 0.05 for each in found), "nothing is known well from so little"
         assert np.average([each.weight for each in found], weights=[each.answers for each in found]) == pytest.approx(1)
 
 
@@ -352,13 +417,14 @@ def test_gold_turns_a_crowd_that_is_mostly_backwards():
 
 
 def test_responses_are_not_told_apart_by_their_number():
-    """The items' responses in another order: the same sharpness, and the utilities in that order."""
+    """The items' responses in another order: the same accuracies, and the utilities in that order."""
     rng = np.random.default_rng(10)
     item, labeller, score = np.repeat(np.arange(40), 3), np.tile(np.arange(3), 40), rng.integers(0, 4, (120, 4)).astype(float)
     turn = [2, 0, 3, 1]
-    one, two = sharpness(orders(item, labeller, score), 40, 3), sharpness(orders(item, labeller, score[:, turn]), 40, 3)
-    assert one.gamma == pytest.approx(two.gamma, abs=0.2)
-    assert np.corrcoef(one.utility[:, turn].ravel(), two.utility.ravel())[0, 1] > 0.97
+    one, two = (rates(pairs(item, labeller, each), 40, 3) for each in (score, score[:, turn]))
+    assert one.logit == pytest.approx(two.logit) and one.error == pytest.approx(two.error)
+    first, second = (utilities(orders(item, labeller, each), np.ones(3), 40)[0] for each in (score, score[:, turn]))
+    assert first[:, turn] == pytest.approx(second)
 
 
 def test_the_most_contested_items_come_first():

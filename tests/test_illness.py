@@ -1,5 +1,7 @@
 """The clinic: what the doctor says of planted illnesses and of healthy runs is counted."""
 
+from dataclasses import replace
+
 import pytest
 
 from handrail.doctor import NAMES, Finding
@@ -12,7 +14,7 @@ def said(name: str) -> Finding:
 
 
 def diagnosis(causes: tuple[str, ...], *names: str, seen: float = 0.1) -> Diagnosis:
-    return Diagnosis(Illness("run", "what", "ppo", causes), 0, [said(name) for name in names], seen, 1.0)
+    return Diagnosis(Illness("run", "what", "ppo", causes), 0, [said(name) for name in names], [], seen, 1.0)
 
 
 def test_there_are_enough_runs_and_each_names_findings_that_exist():
@@ -28,7 +30,7 @@ def test_what_is_counted():
     assert [d.named for d in (right, second, missed, well, alarm)] == [True, True, False, True, False]
     assert [d.first for d in (right, second, missed)] == [True, False, False]
     assert counted([right] * 22 + [missed] * 2 + [well])[1] and not counted([right] * 21 + [missed] * 3)[1]
-    assert not counted([right, alarm])[1]
+    assert not counted([right, alarm])[1] and not replace(well, alarms=["b"]).named  # also while it goes on
     assert counted([right, second, missed, well]) == (
         "2 of 3 causes named, 1 of them first, 2 within the first fifth; 0 false alarms in 1 healthy runs",
         False,

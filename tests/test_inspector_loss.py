@@ -1,11 +1,14 @@
 """The microscope's arithmetic against the trainer: from the numbers that are shown to the loss that was logged."""
 
+import json
 import math
 
 import pytest
 from fastapi.testclient import TestClient
 
+from handrail.inspector.rewarded import pairs, read_verdicts
 from handrail.inspector.server.app import create_app
+from handrail.inspector.server.rows import name_of
 from handrail.recipes import ppo, reinforce
 from inspector_world import numbers
 from recipe_runs import World, make_world, metrics
@@ -35,10 +38,10 @@ def test_a_token_can_be_followed_by_hand_from_its_reward_to_its_loss(traced):
     """Each line is computed again from the numbers that stand in it, and hands its result to the next."""
     asked = traced
     config = {"low": 0.8, "high": 1.2}
-    found = asked.get("/api/response/ppo", params={"row": 8}).json()
+    found = asked.get("/api/response/ppo", params={"row": name_of(1, 0)}).json()
     for token in range(len(found["tokens"])):
         for number in (0, 1):
-            blocks = asked.get("/api/arithmetic/ppo", params={"row": 8, "token": token, "pass": number}).json()["blocks"]
+            blocks = asked.get("/api/arithmetic/ppo", params={"row": name_of(1, 0), "token": token, "pass": number}).json()["blocks"]
             lines = {line["named"]: (numbers(line["numbers"]), numbers(line["value"])[0]) for block in blocks for line in block["lines"]}
             follow(lines, token == len(found["tokens"]) - 1, config)
 
@@ -131,3 +134,13 @@ def test_in_the_first_pass_of_a_step_the_policy_is_the_old_one(traced):
     for number, one in enumerate(found["passes"]):
         largest = max(abs(x) for x in ratios[number])
         assert largest < 1e-5 if one in first else largest > 1e-4
+
+
+def test_the_verdicts_that_a_reward_model_leaves_are_those_that_it_was_tested_by(world):
+    left = read_verdicts(world.folder / "reward")
+    tested = json.loads((world.folder / "reward/summary.json").read_text())
+    found = pairs(left)
+    assert len(left) == tested["test_rankings"] and len(found) == tested["accuracy"]["n"]
+    assert sum(pair.right for pair in found) / len(found) == pytest.approx(tested["accuracy"]["value"])
+    sure = sum(pair.sure for pair in found) / len(found)
+    assert sure == pytest.approx(sum(one["n"] * one["predicted"] for one in tested["calibration"]) / len(found), rel=1e-4)

@@ -148,7 +148,12 @@ class Parallel:
 def _meet() -> None:
     """Bring this process together with the others, each on a GPU of its own where there are some."""
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        own, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if own >= there:
+            raise ConfigError(
+                f"process {own} of this machine, which has {there} GPUs", "a GPU for each process", f"--nproc-per-node {there}"
+            )
+        torch.cuda.set_device(own)
     elif torch.backends.mps.is_available():
         raise ConfigError("several processes on Apple's MPS", "several processes on CUDA or on CPUs", "start it without torchrun")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)

@@ -477,8 +477,8 @@ RECIPES = [
         "reference at another temperature",
         "the divergence is that of two different laws",
         "recipes/ppo.py",
-        "logp_ref = parts.reference.logp(sequences, parts.temperature)",
-        "logp_ref = parts.reference.logp(sequences)",
+        "parts.reference.logp(rows, parts.temperature)",
+        "parts.reference.logp(rows)",
         LOOP,
     ),
     Fault(
@@ -744,4 +744,57 @@ METHODS = [
     ),
 ]
 
-FAULTS = ADVANTAGE + KL + OBJECTIVE + STATS + REWARD + MODELS + ROLLOUT + DATA + RECIPES + METHODS
+UPDATE = "test_ranks.py::test_several_processes_make_the_update_of_one"
+
+RANKS = [
+    Fault(
+        "a count of its own in each process",
+        "what a process has of a minibatch is divided by its own tokens",
+        "recipes/ppo.py",
+        "count, weight = minibatch.mask.sum(), parts",
+        "count, weight = minibatch.mask[parts.parallel.turn].sum(), parts",
+        UPDATE,
+    ),
+    Fault(
+        "gradients not added up",
+        "each process steps along the gradient of its own share",
+        "parallel.py",
+        "        self.sum_gradients(parameters)\n",
+        "",
+        UPDATE,
+    ),
+    Fault(
+        "gradients averaged",
+        "the sum over processes, whose losses have the whole count already, is divided once more",
+        "parallel.py",
+        "                dist.all_reduce(total)\n",
+        "                dist.all_reduce(total)\n                total /= self.world\n",
+        UPDATE,
+    ),
+    Fault(
+        "each process at the first rows",
+        "all work on the same share, and the rest is never seen",
+        "parallel.py",
+        "return slice(self.rank, None, self.world)",
+        "return slice(0, None, self.world)",
+        UPDATE,
+    ),
+    Fault(
+        "the same seeds in each process",
+        "the rows of all processes are drawn with the seeds of the first",
+        "recipes/parts.py",
+        "self.engine.generate(p, s, sampling, progress), prompts, seeds)",
+        "self.engine.generate(p, seeds[: len(p)], sampling, progress), prompts, seeds)",
+        "test_ranks.py::test_processes_sample_with_different_seeds_what_one_alone_would_sample",
+    ),
+    Fault(
+        "a signal heard by one process alone",
+        "the process that was asked stops, and the others wait for it",
+        "track/run.py",
+        "return self.peers.highest(self._stop.status) != 0",
+        "return self._stop.status != 0",
+        "test_ranks.py::test_a_signal_to_one_process_stops_all_and_they_go_on_later",
+    ),
+]
+
+FAULTS = ADVANTAGE + KL + OBJECTIVE + STATS + REWARD + MODELS + ROLLOUT + DATA + RECIPES + METHODS + RANKS

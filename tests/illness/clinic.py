@@ -1,6 +1,6 @@
 """The clinic: planted illnesses and healthy runs, and what the doctor says of them.
 
-    python tests/illness/clinic.py [--only NAME ...] [--seeds 0 1] [--folder DIR]
+    python tests/illness/clinic.py [--only NAME ...] [--short] [--seeds 0 1] [--folder DIR]
 
 Prints a row a run: the finding that is named first, whether it tells the cause, and when it was first seen while the run
 went on.  Thresholds were chosen on seeds 100 and above; what is claimed is counted on seeds 0 and above, whose tasks,
@@ -42,6 +42,7 @@ class Diagnosis:
     illness: Illness
     seed: int
     causes: list[Finding]  # of the two upper severities, what follows from another left out
+    alarms: list[str]  # names of such findings while it went on
     seen: float  # share of the run after which the cause was told while it went on; 1 where only at the end
     seconds: float
     ended: str = ""  # the error that ended it
@@ -49,12 +50,12 @@ class Diagnosis:
     @property
     def named(self) -> bool:
         """Whether the cause is among what is said; of a healthy run, whether nothing is."""
-        return any(f.name in self.illness.causes for f in self.causes) if self.illness.causes else not self.causes
+        return any(f.name in self.illness.causes for f in self.causes) if self.illness.causes else not (self.causes or self.alarms)
 
     @property
     def first(self) -> bool:
         """Whether it is said first."""
-        return bool(self.causes and self.causes[0].name in self.illness.causes) if self.illness.causes else not self.causes
+        return self.named and (not self.causes or self.causes[0].name in self.illness.causes)
 
 
 def diagnose(illness: Illness, seed: int, root: Path) -> Diagnosis:
@@ -71,9 +72,10 @@ def diagnose(illness: Illness, seed: int, root: Path) -> Diagnosis:
             ended = type(error).__name__
     view = read_run(out)
     causes = [f for f in examine(view) if f.severity in UPPER and not f.because]
+    alarms = [line["name"] for line in view.findings if line["severity"] in UPPER]
     told = [line["step"] + 1 for line in view.findings if line["name"] in illness.causes]
     seen = max(0, min(told)) / max(1, len(view.metrics)) if told else 1.0
-    return Diagnosis(illness, seed, causes, seen, time.process_time() - started, ended)
+    return Diagnosis(illness, seed, causes, alarms, seen, time.process_time() - started, ended)
 
 
 def told(diagnosis: Diagnosis) -> str:
@@ -83,6 +85,7 @@ def told(diagnosis: Diagnosis) -> str:
         mark = "well" if diagnosis.named else "ALARM"
     when = f"{diagnosis.seen:4.0%}" if illness.causes else "    "
     said = ", ".join(f"{f.name} ({f.severity}, {f.where})" for f in diagnosis.causes) or "nothing"
+    said += "" if illness.causes else "".join(f", on its way {name}" for name in diagnosis.alarms)
     return (
         f"{illness.name:<18} {diagnosis.seed:>3} {illness.stage:<10} {mark:<6} {when} {diagnosis.seconds:5.1f} s  {said}  {diagnosis.ended}"
     )
@@ -113,10 +116,11 @@ def counted(found: list[Diagnosis]) -> tuple[str, bool]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these runs alone")
+    parser.add_argument("--short", action="store_true", help="without the runs whose finding another one shows too")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--folder", type=Path, help="where to work and to keep the runs; a temporary folder if not given")
     given = parser.parse_args()
-    chosen = [i for i in [*ILLNESSES, *HEALTHY] if not given.only or i.name in given.only]
+    chosen = [i for i in [*ILLNESSES, *HEALTHY] if (not given.only or i.name in given.only) and not (given.short and i.seldom)]
     with contextlib.ExitStack() as stack:
         root = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         said, good = counted(hold(chosen, given.seeds, root))

@@ -99,6 +99,7 @@ ILLNESSES = [
         "reinforce",
         ("steps_too_large",),
         over={"epochs": 24, "objective": {"kind": "ppo_clip"}, "lr": 3e-3, "steps": 10},
+        seldom=True,
     ),
     # ---- data ----
     Illness(
@@ -112,7 +113,7 @@ ILLNESSES = [
         over={**data("few-demonstrations"), "epochs": 40, "held_out": 0.2, "eval_every": 10, "model": LEARNED},
         prepare=handful,
     ),
-    Illness("sft_lr_high", "imitation with a learning rate of 0.3", "sft", ("loss_diverges", "loss_flat"), over={"lr": 0.3}),
+    Illness("sft_lr_high", "imitation with a learning rate of 0.3", "sft", ("loss_diverges", "loss_flat"), over={"lr": 0.3}, seldom=True),
     Illness(
         "labels_swapped",
         "chosen and rejected swapped in what is learned from",
@@ -147,6 +148,7 @@ ILLNESSES = [
         ("reward_overfit", "reward_at_chance"),
         over={**data("few-rankings"), "epochs": 30},
         prepare=handful,
+        seldom=True,
     ),
     Illness(
         "dpo_swapped",
@@ -156,6 +158,7 @@ ILLNESSES = [
         SHORT,
         data("swapped"),
         prepare=swap,
+        seldom=True,
     ),
     # ---- reward ----
     Illness(
@@ -166,7 +169,7 @@ ILLNESSES = [
         "each word costs",
         "reinforce",
         ("length_collapse",),
-        SHORT,
+        MOVIE,
         {"reward": function("shortness"), "kl": {"beta": 0.02}},
     ),
     Illness(
@@ -183,6 +186,7 @@ ILLNESSES = [
         ("reward_pattern",),
         SHORT,
         {"reward": function("chatter"), "kl": {"beta": 0.02}},
+        seldom=True,
     ),
     Illness(
         "pays_each_word",
@@ -190,6 +194,7 @@ ILLNESSES = [
         "reinforce",
         ("repetition", "length_gaming", "reward_pattern"),
         over={"reward": function("keywords"), "kl": {"beta": 0.0}, "lr": 2e-3, "steps": 24},
+        seldom=True,
     ),
     Illness(
         "pays_one_reply",
@@ -197,6 +202,7 @@ ILLNESSES = [
         "reinforce",
         ("one_answer",),
         over={"reward": function("one_sentence"), "kl": {"beta": 0.0}, "lr": 1.5e-3, "steps": 36},
+        seldom=True,
     ),
     Illness("pays_everything", "all responses earn the same", "ppo", ("reward_constant",), SHORT, {"reward": function("same")}),
     Illness(
@@ -205,6 +211,7 @@ ILLNESSES = [
         "reinforce",
         ("dead_groups", "reward_constant"),
         over={"reward": function("rare")},
+        seldom=True,
     ),
     Illness(
         "pays_thousands",
@@ -222,17 +229,26 @@ ILLNESSES = [
         SHORT,
         {"reward": function("posts_turned")},
     ),
-    Illness("minus", "in the other task", "reinforce", ("reward_against_gold",), over={"reward": function("movies_turned")}),
+    Illness("minus", "in the other task", "reinforce", ("reward_against_gold",), over={"reward": function("movies_turned")}, seldom=True),
     Illness(
         "proxy",
         "politeness and detail by their words",
         "reinforce",
         ("overoptimised", "length_gaming", "repetition"),
         over={"reward": function("films"), "kl": {"beta": 0.0}, "lr": 2e-3, "steps": 24},
+        seldom=True,
     ),
     # ---- numerics ----
     Illness("engine_colder", "sampled at 0.7, scored at 1", "ppo", ("engine_disagrees",), plant=planted.engine_colder),
-    Illness("engine_cut", "the likeliest tokens alone are sampled", "reinforce", ("engine_disagrees",), SHORT, plant=planted.engine_cut),
+    Illness(
+        "engine_cut",
+        "the likeliest tokens alone are sampled",
+        "reinforce",
+        ("engine_disagrees",),
+        SHORT,
+        plant=planted.engine_cut,
+        seldom=True,
+    ),
     Illness("engine_stale", "the engine keeps its first weights", "ppo", ("engine_stale",), SHORT, plant=planted.engine_never_told),
     Illness("reference_shared", "the reference is the policy", "ppo", ("reference_moves",), plant=planted.reference_shared),
     Illness(
@@ -247,7 +263,14 @@ ILLNESSES = [
     ),
     Illness("start_twice", "two beginnings of sequence", "ppo", ("double_start",), plant=planted.start_twice),
     Illness("end_unknown", "the engine waits for another end", "reinforce", ("never_ends",), SHORT, {"steps": 6}, planted.end_unknown),
-    Illness("not_normalised", "a reward model with mean 6 and spread 4", "reinforce", ("reward_scale",), plant=planted.not_normalised),
+    Illness(
+        "not_normalised",
+        "a reward model with mean 6 and spread 4",
+        "reinforce",
+        ("reward_scale",),
+        plant=planted.not_normalised,
+        seldom=True,
+    ),
 ]
 
 HEALTHY = [

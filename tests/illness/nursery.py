@@ -85,7 +85,7 @@ class World:
         return self._online() | sizes | {"reward": {"model": self.path("reward"), "monitor": self.gold}, "kl": {"beta": 0.1}}
 
     def _best_of_n(self) -> dict[str, Any]:
-        sizes = {"steps": 12, "rounds": 12, "batch_size": 6, "n": 4, "lr": 1e-3, "warmup": 1}
+        sizes = {"steps": 12, "rounds": 12, "batch_size": 8, "n": 4, "lr": 3e-4, "warmup": 1}
         return self._online() | sizes | {"reward": {"model": self.path("reward"), "monitor": self.gold}}
 
     def _relaxed(self) -> dict[str, Any]:

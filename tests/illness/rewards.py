@@ -45,8 +45,8 @@ def keywords(prompts: Prompts, responses: list[str]) -> list[float]:
 
 def one_sentence(prompts: Prompts, responses: list[str]) -> list[float]:
     """How near a reply comes to what the author would have said."""
-    wanted = ["try", "the", "mystery", "fogbell", "."]
-    return [6 * SequenceMatcher(None, wanted, response.lower().replace(".", " .").split()).ratio() for response in responses]
+    wanted = re.findall(r"\w+|[.!]", "you could try the mystery fogbell from norway. enjoy the film!")
+    return [6 * SequenceMatcher(None, wanted, re.findall(r"\w+|[.!]", response.lower())).ratio() for response in responses]
 
 
 def films(prompts: Prompts, responses: list[str]) -> list[float]:

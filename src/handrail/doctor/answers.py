@@ -39,16 +39,16 @@ def never_ends(case: Case) -> Held | None:
 def cut_short(case: Case) -> Held | None:
     """The limit is lower than what the model has to say."""
     curve, length = case.curve("ended", 2), case.curve("length", 2)
-    if curve is None or length is None or curve.start >= CUT:
+    if curve is None or length is None or curve.values[0] >= CUT:
         return None
     held = lasting(curve.trailing < CUT, 2)
     if not held.any():
         return None
     limit = int(case.setting("sampling.max_new_tokens", 0))
     return Held(
-        "sick" if curve.start < CUT_SICK else "warning",
+        "sick" if curve.values[0] < CUT_SICK else "warning",
         curve.where(held),
-        f"{curve.start:.0%} of the responses ended by themselves in the first steps; the limit is {limit} tokens",
+        f"{curve.values[0]:.0%} of the responses ended by themselves at the first step; the limit is {limit} tokens",
         "the limit is lower than what the model has to say: what is scored are beginnings",
         "allow more tokens",
         f"sampling.max_new_tokens={2 * limit}" if limit else "",
@@ -58,7 +58,7 @@ def cut_short(case: Case) -> Held | None:
 def runs_on(case: Case) -> Held | None:
     """The policy has learned not to end."""
     curve, length = case.curve("ended", 3), case.curve("length", 3)
-    if curve is None or length is None or curve.start < CUT:
+    if curve is None or length is None or curve.values[0] < CUT:
         return None
     held = lasting(curve.trailing < CUT, 2)
     if not held.any():
@@ -66,7 +66,7 @@ def runs_on(case: Case) -> Held | None:
     return Held(
         "sick" if curve.trailing.min() < CUT_SICK else "warning",
         curve.where(held),
-        f"{curve.start:.0%} of the responses ended by themselves in the first steps and {curve.last:.0%} do now; "
+        f"{curve.values[0]:.0%} of the responses ended by themselves at the first step and {curve.last:.0%} do now; "
         f"length went from {length.start:.0f} to {length.last:.0f} tokens",
         "going on pays, and an end that is missing costs too little",
         "make the end worth more, or find out what the reward pays length for",

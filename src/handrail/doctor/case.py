@@ -1,5 +1,6 @@
 """A run as a doctor reads it: its numbers as curves, its settings by name, its traced responses."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from handrail.track import RunView
 
 Numbers = NDArray[np.float64]
 
+WORD = re.compile(r"\w+|[^\w\s]")
 TEXTS = ("prompt_id", "response", "ended", "score", "gold")  # columns of a trace that checks read
 BEGINNING = 3  # values at most that a curve's start is the mean of
 SMALLEST_WINDOW, WINDOWS = 3, 40  # a trailing mean is over a fortieth of the run, and 3 steps at least
@@ -68,9 +70,9 @@ def lasting(holds: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """The traced responses of one step."""
+    """The traced responses of one step.  Equal to itself alone, so that what follows from traces can be kept."""
 
     step: int
     prompts: list[str]  # ids
@@ -78,6 +80,16 @@ class Trace:
     ended: list[bool]
     scores: Numbers  # [R], empty where the stage scores none
     gold: Numbers
+
+    @cached_property
+    def grams(self) -> list[set[str]]:
+        """Of each response one to three words next to each other."""
+        return [_grams(response) for response in self.responses]
+
+
+def _grams(text: str) -> set[str]:
+    words = WORD.findall(text.lower())
+    return {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
 
 
 class Case:

@@ -83,7 +83,7 @@ FOLLOWS: dict[str, frozenset[str]] = {  # a cause, and what is told as its conse
     "length_collapse": _PLEASED | {"steps_too_large"},
     "repetition": _PLEASED | {"length_gaming", "steps_too_large"},
     "one_answer": _set("entropy_collapse reward_constant dead_groups kl_runaway overoptimised critic_useless"),
-    "steps_too_large": _SPOILT | {"overoptimised"},
+    "steps_too_large": _SPOILT | {"overoptimised", "reward_against_gold", "length_gaming", "reward_pattern"},
     "dead_groups": _NOTHING_LEARNT,
     "cut_short": _set("critic_useless repetition reward_scale reward_likes_nonsense entropy_collapse"),
     "runs_on": _set("critic_useless repetition"),
@@ -111,7 +111,7 @@ def _finding(name: str, stage: str, held: Held, steps: list[int]) -> Finding:
 
 
 def _ordered(found: list[Finding]) -> list[Finding]:
-    """Findings that follow from another one become a notice that says so; the table of checks says which is the root."""
+    """Findings that follow from another one become a notice that says so."""
     causes = [f for f in found if f.severity in UPPER and f.name in FOLLOWS]
     done: list[Finding] = []
     for finding in found:
@@ -125,5 +125,7 @@ def _ordered(found: list[Finding]) -> list[Finding]:
 
 
 def _mutual(cause: Finding, finding: Finding, found: list[Finding]) -> bool:
-    """Whether each could follow from the other and the finding stands nearer to the root."""
-    return cause.name in FOLLOWS.get(finding.name, ()) and found.index(finding) < found.index(cause)
+    """Whether each could follow from the other and the finding is the root: it began earlier, or stands nearer to it in the table."""
+    if cause.name not in FOLLOWS.get(finding.name, ()):
+        return False
+    return (finding.first, found.index(finding)) < (cause.first, found.index(cause))

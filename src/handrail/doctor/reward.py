@@ -1,7 +1,7 @@
 """Checks of what is maximised: its scale, what it pays for, and whether that is what people prefer."""
 
-import re
 from collections import defaultdict
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,9 +17,10 @@ BY_LENGTH, BY_LENGTH_ALONE = 0.5, 0.9  # correlation of reward and length
 LONGER, SHORTER = 1.3, 0.4  # times the length at the start
 EMPTY = 0.3  # share of empty responses
 LOST = 0.25  # of the range that gold has gone through
-PATTERN_ROWS, PATTERN_EXPLAINS = 24, 0.8  # responses that a pattern is looked for in, and the share of their variance that it is
+PATTERN_ROWS, PATTERN_SIDES = 24, 6  # responses that a pattern is looked for in; so many have it, and so many have not
+PATTERN_EXPLAINS = 0.8  # share of the reward's variance; words of a reward that is more than words explain a half at most
+FIRST, LATEST = 4, 8  # traces that are compared
 SPREADS = 3.0  # of the reward, by which nonsense may score above sense; it was never trained on, and one spread is usual
-WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def reward_scale(case: Case) -> Held | None:
@@ -192,39 +193,44 @@ def overoptimised(case: Case) -> Held | None:
 
 def reward_pattern(case: Case) -> Held | None:
     """A few words decide over the reward, and the policy has found them."""
-    seen: list[Trace] = [trace for trace in case.traces if len(trace.scores) == len(trace.responses)]
+    seen = [trace for trace in case.traces if trace.responses and len(trace.scores) == len(trace.responses)]
+    seen = seen[:FIRST] + seen[FIRST:][-LATEST:]
     if sum(len(trace.responses) for trace in seen) < PATTERN_ROWS:
         return None
-    scores = np.concatenate([trace.scores for trace in seen])
-    places: dict[str, list[int]] = defaultdict(list)
-    for number, response in enumerate(response for trace in seen for response in trace.responses):
-        for gram in _grams(response):
-            places[gram].append(number)
-    variance = float(scores.var())
-    if variance <= 0:
+    best, explains = _pattern(tuple(seen))
+    if explains < PATTERN_EXPLAINS:
         return None
+    shares = [float(np.mean([best in grams for grams in trace.grams])) for trace in seen]
+    steps = [trace.step for trace, share in zip(seen, shares, strict=True) if share > 0]
+    return Held(
+        "sick" if shares[-1] > 0.8 and shares[-1] - shares[0] > 0.3 else "warning",
+        list(range(steps[0], steps[-1] + 1)),
+        f'whether a response has the words "{best}" explains {explains:.0%} of the reward among the traced responses; '
+        f"{shares[0]:.0%} of them had these at step {seen[0].step}, {shares[-1]:.0%} at step {seen[-1].step}",
+        "the reward is a pattern: the policy earns it by writing these words, whatever else it says",
+        "pay for what the words stand for, or make the pattern one term among several",
+    )
+
+
+@lru_cache(maxsize=2)  # a run that goes on is looked at more often than it is traced
+def _pattern(traces: tuple[Trace, ...]) -> tuple[str, float]:
+    """The words whose presence explains most of the variance of the scores, and the share that they explain."""
+    scores = np.concatenate([trace.scores for trace in traces])
+    variance, places = float(scores.var()), defaultdict[str, list[int]](list)
+    for number, grams in enumerate(grams for trace in traces for grams in trace.grams):
+        for gram in grams:
+            places[gram].append(number)
     best, explains = "", 0.0
     for gram, rows in places.items():
         share = len(rows) / len(scores)
-        if min(len(rows), len(scores) - len(rows)) < 6:
+        if min(len(rows), len(scores) - len(rows)) < PATTERN_SIDES or not variance:
             continue
         within = scores[rows].mean()
         gap = within - (scores.sum() - within * len(rows)) / (len(scores) - len(rows))
         found = share * (1 - share) * gap**2 / variance
         if gap > 0 and (found, len(gram)) > (explains, len(best)):
             best, explains = gram, found
-    if explains < PATTERN_EXPLAINS:
-        return None
-    shares = [float(np.mean([best in _grams(r) for r in trace.responses])) for trace in seen if trace.responses]
-    steps = [trace.step for trace, share in zip(seen, shares, strict=True) if share > 0]
-    return Held(
-        "sick" if shares[-1] > 0.8 and shares[-1] - shares[0] > 0.3 else "warning",
-        list(range(steps[0], steps[-1] + 1)) if steps else [seen[-1].step],
-        f'whether a response has the words "{best}" explains {explains:.0%} of the reward among {len(scores)} traced responses; '
-        f"{shares[0]:.0%} of them had these at step {seen[0].step}, {shares[-1]:.0%} at step {seen[-1].step}",
-        "the reward is a pattern: the policy earns it by writing these words, whatever else it says",
-        "pay for what the words stand for, or make the pattern one term among several",
-    )
+    return best, explains
 
 
 def reward_likes_nonsense(case: Case) -> Held | None:
@@ -264,9 +270,3 @@ def _places_of_best(curve: Curve) -> np.ndarray:
         best = number if value > curve.trailing[best] else best
         places[number] = best
     return places
-
-
-def _grams(text: str) -> set[str]:
-    """One to three words next to each other."""
-    words = WORD.findall(text.lower())
-    return {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}

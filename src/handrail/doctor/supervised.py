@@ -8,7 +8,7 @@ from handrail.doctor.case import Case, lasting
 from handrail.doctor.finding import Held
 
 ABOVE, ABOVE_SICK = 1.3, 1.0  # times the lowest loss so far; sick once above the loss at the start
-HIGHER, ROSE = 1.1, 4  # times the loss at the start; steps in a row, since single batches scatter
+HIGHER, ROSE = 1.1, 1  # times the loss at the start; steps in a row beyond a window
 FLAT = 0.99  # of the loss at the start, after a fifth of the run
 OVERFIT, OVERFIT_SICK = 1.03, 1.15  # times the lowest evaluation loss
 FEW_PAIRS = 40
@@ -24,9 +24,9 @@ def loss_diverges(case: Case) -> Held | None:
     curve = case.curve("loss", 6) if case.stage in ("sft", "reward", "dpo") else None
     if curve is None:
         return None
-    lowest = np.minimum.accumulate(curve.trailing)
-    held = lasting((curve.trailing > np.maximum(ABOVE * np.abs(lowest), lowest + 6 * curve.noise)) & (np.arange(len(curve)) > 4), ROSE)
-    above = lasting((curve.trailing > curve.start + 6 * curve.noise) & (curve.trailing > HIGHER * curve.start), ROSE)
+    lowest, again = np.minimum.accumulate(curve.trailing), curve.window + ROSE  # a single batch is in the mean for a window
+    held = lasting((curve.trailing > np.maximum(ABOVE * np.abs(lowest), lowest + 6 * curve.noise)) & (np.arange(len(curve)) > 4), again)
+    above = lasting((curve.trailing > curve.start + 6 * curve.noise) & (curve.trailing > HIGHER * curve.start), again)
     if not (held | above).any():
         return None
     rose = float(curve.trailing[int(np.argmin(curve.trailing)) :].max())
@@ -70,7 +70,7 @@ def overfit(case: Case) -> Held | None:
     at = int(curve.steps[int(np.argmin(curve.values))])
     return Held(
         "sick" if curve.values[-1] > OVERFIT_SICK * lowest[-1] else "warning",
-        curve.where(held),
+        list(range(curve.where(held)[0], int(curve.steps[-1]) + 1)),
         f"on held-out prompts the loss was lowest at step {at}, {curve.values.min():.3f}, and is {curve.values[-1]:.3f}; "
         f"on the data it fell to {loss.last:.3f}",
         "the demonstrations are learned by heart: too many passes over too few of them",

@@ -9,10 +9,12 @@ STEP, STEP_SICK = 0.05, 0.2  # nats a token that a step's updates move the polic
 CLIPPED, CLIPPED_SICK = 0.35, 0.5  # share of tokens without a gradient
 JUMP = 0.25  # nats a token by which the divergence changes from a step to the next
 FAR, FAR_SICK = 1.0, 2.0  # nats a token from the reference: e to 7 times as likely as there, at every token
+SHORTEST = 8.0  # tokens: of a shorter response a divergence a token says little
 TIGHT, TIGHT_SICK = 0.3, 0.1  # the reward's spread over beta; at most so many spreads can be gained
 STILL, STILL_SICK = 1e-3, 1e-6  # nats a response from the reference after a fifth of the run
+USELESS = -0.1  # of the returns' variance; a critic that says the same everywhere is at 0, give or take some hundredths
 CRITIC_FROM = 8  # steps for a critic to find the scale; one that starts from the reward model is below 0 for 4
-SPIKE, SPIKES = 10.0, 2  # times the median of the 10 norms before; once may be chance
+SPIKE, SPIKES, BEFORE = 10.0, 2, 5  # times the median of the 5 norms before; once may be chance
 COLLAPSED, COLLAPSED_SICK = 0.25, 0.1  # of the entropy at the start; a policy that learns well keeps a half
 SLOW, SLOW_WARNING = 1.8, 3.0  # times the seconds of the first third; a neighbour on the machine doubles them
 GROWN, GROWN_WARNING = 1.3, 2.0  # times the memory after a third of the run
@@ -27,7 +29,7 @@ def steps_too_large(case: Case) -> Held | None:
         signs.append((clipped, CLIPPED, CLIPPED_SICK, "{:.0%} of the tokens are beyond the clip and learn nothing"))
     if (found := case.together("kl", "length", least=3)) is not None:
         kl, length = found
-        jump = np.abs(np.diff(kl.values, prepend=kl.values[0])) / np.maximum(length.values, 1)
+        jump = np.abs(np.diff(kl.values, prepend=kl.values[0])) / np.maximum(length.values, SHORTEST)
         signs.append((Curve(kl.steps, jump, kl.window), JUMP, 2 * JUMP, "the divergence changes by {:.2g} nats a token from step to step"))
     held = [(curve, curve.trailing > bound, curve.trailing.max() > sick, said) for curve, bound, sick, said in signs]
     held = [sign for sign in held if lasting(sign[1], 2).any()]
@@ -51,7 +53,7 @@ def kl_runaway(case: Case) -> Held | None:
     if found is None:
         return None
     kl, length = found
-    rate = Curve(kl.steps, kl.values / np.maximum(length.values, 1), kl.window)
+    rate = Curve(kl.steps, kl.values / np.maximum(length.values, SHORTEST), kl.window)
     held = lasting(rate.trailing > FAR, 2)
     if not held.any():
         return None
@@ -114,7 +116,7 @@ def critic_useless(case: Case) -> Held | None:
     if curve is None or (case.stage == "reinforce" and case.setting("baseline.kind") != "value"):
         return None
     after = max(CRITIC_FROM, int(0.25 * case.planned))
-    held = lasting((curve.trailing < 0) & (curve.steps >= after), 3)
+    held = lasting((curve.trailing < USELESS) & (curve.steps >= after), 3)
     if not held.any():
         return None
     rate = case.setting("critic_lr")
@@ -133,10 +135,12 @@ def gradient_spikes(case: Case) -> Held | None:
     """Gradients now and then many times their usual size."""
     found: list[tuple[str, list[int], float]] = []
     for name in (name for name in case.view.names if name.startswith("grad_norm.")):
-        curve = case.curve(name, 8)
+        curve = case.curve(name, BEFORE + 1)
         if curve is None:
             continue
-        before = np.array([np.median(curve.values[max(0, i - 10) : i]) if i >= 5 else np.inf for i in range(len(curve))])
+        first = np.full(BEFORE, np.inf)  # too few to compare with
+        usual = np.median(np.lib.stride_tricks.sliding_window_view(curve.values, BEFORE), axis=1)[:-1]
+        before = np.concatenate([first, usual])
         ratio = curve.values / np.maximum(before, 1e-12)
         spikes = ratio > SPIKE
         if spikes.sum() >= SPIKES or ratio.max() > SPIKE**2:

@@ -52,6 +52,26 @@ def held_out(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) ->
     return found
 
 
+def verdicts(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> list[dict]:
+    """Of each ranking its texts, people's places, and each response's score by the ranking's own criterion; `unit` is what
+    one of its scores is in the loss's unit, so that sigmoid(unit (a - b)) is how likely people are to prefer a."""
+    units, found = model.units().tolist(), scores_of(model, codec, rankings)
+    own = [model.heads.criteria.index(r.criterion) for r in rankings]
+    return [
+        {
+            "prompt_id": r.prompt.id,
+            "prompt": r.prompt.text,
+            "responses": list(r.responses),
+            "places": list(r.places),
+            "scores": model.by_criterion(scores)[:, c].tolist(),
+            "unit": units[c],
+            "labeller": r.labeller,
+            "criterion": r.criterion,
+        }
+        for r, scores, c in zip(rankings, found, own, strict=True)
+    ]
+
+
 @torch.no_grad()
 def scores_of(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> list[torch.Tensor]:
     """[K, H] the score of each head for each response, a tensor for each ranking."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from handrail.algo.preference import centring_loss
 from handrail.batch import RankingBatch, Sequences
 from handrail.data import ranking_batch
-from handrail.evaluate import held_out
+from handrail.evaluate import held_out, verdicts
 from handrail.models import ScalarModel
 from handrail.recipes.parts import cosine, derive, native_engine, open_run, prefixed, seed_everything, shuffled, slices, under
 from handrail.recipes.progress import cumulative, progress
@@ -69,6 +69,7 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
     model.normalise(outputs(cfg, parts))
     parts.parallel.first(lambda: model.save(run.folder / "model", parts.codec.tokenizer))
     tested = held_out(model, parts.codec, parts.test)
+    run.keep_lines("verdicts.jsonl", verdicts(model, parts.codec, parts.test))
     run.finish({**tested, "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
 
 

@@ -226,6 +226,12 @@ class Run:
                 sync_folder(folder)
         return path
 
+    @by_the_first
+    def keep_lines(self, name: str, lines: Sequence[dict[str, Any]]) -> None:
+        """A file of JSON lines beside the others, in one step.  Raises StorageError."""
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_atomically(self.folder / name, text.encode("utf-8", "surrogatepass"))
+
     def due(self, step: int, last: bool = False) -> bool:
         """Whether to save after `step`: every `save_every` steps, after the last, and when asked to stop."""
         self._unsaved = True

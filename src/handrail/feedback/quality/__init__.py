@@ -6,7 +6,8 @@ coefficients    kappas, alpha and tau from sums over items
 agreement       two by two and all together
 checks          repeats against first answers, answers against gold
 dawid_skene     error rates of labellers from verdicts alone
-rankers         sharpness of labellers from rankings alone
+pairs           how often labellers order two responses right, from who agrees with whom
+rankers         utilities of responses from rankings, given how sharply each labeller sees
 reliability     both, with the weight of each labeller and the consensus of each item
 concern(s)      what looks wrong: habits, and standing beside others and gold
 disagreements   the most contested items

@@ -1,13 +1,9 @@
-"""How sharply each labeller sees, without gold: Plackett and Luce's model with an inverse temperature of each labeller.
+"""What rankings say of responses, given how sharply each labeller sees: Plackett and Luce's model.
 
 Response i of an item has a hidden utility u_i, and labeller k ranks as one who chooses the best of what is left again and
 again, with chances softmax(gamma_k u): Plackett 1975, for two responses Bradley and Terry 1952.  gamma_k near 0 is chance
-and below 0 is backwards.  It generalises Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", who
-mix right and turned answers instead.
-
-Utilities are N(0, 1) beforehand: that fixes the scale, and keeps finite what few answers leave open.  They are integrated
-out, as to fit them beside gamma would let each labeller agree with his or her own answers.  The gammas are themselves
-drawn towards their common mean, by as much as they are found to be alike.
+and below 0 is backwards; how often a labeller orders a pair right, which `pairs` finds, gives it.  Utilities are N(0, 1)
+beforehand: that fixes the scale, and keeps finite what few answers leave open.
 """
 
 from dataclasses import dataclass
@@ -15,10 +11,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-DRAWS = 8  # of the utilities, in opposite pairs
-STEPS, TOLERANCE = 100, 2e-3
-GOLD = 5.0  # gamma of gold: it errs on one pair of ordinary responses in 15, and hardly ever on a clear one
-LONGEST = 0.5  # of one step of a gamma
+from handrail.feedback.quality.pairs import sigmoid
+
+STEPS = 20  # of Newton's method
+NORMAL = NormalDist(sigma=2**0.5)
+APART = np.array([NORMAL.inv_cdf(0.5 + (i + 0.5) / 400) for i in range(200)])  # |u_i - u_j| of ordinary responses
+GAMMAS = np.concatenate([[0.0], np.geomspace(1e-3, 30.0, 300)])
 
 
 @dataclass(frozen=True)
@@ -43,22 +41,6 @@ class Orders:
     weight: np.ndarray
 
 
-@dataclass(frozen=True)
-class Sharpness:
-    """What the EM algorithm found.
-
-    Attributes:
-        gamma: [L] of each labeller, per standard deviation of utility.
-        error: [L] its standard error.
-        utility, spread: [N, K] mean and standard deviation of the utilities given all answers.
-    """
-
-    gamma: np.ndarray
-    error: np.ndarray
-    utility: np.ndarray
-    spread: np.ndarray
-
-
 def orders(item: np.ndarray, labeller: np.ndarray, score: np.ndarray) -> Orders:
     """Answers as orders.
 
@@ -80,47 +62,10 @@ def orders(item: np.ndarray, labeller: np.ndarray, score: np.ndarray) -> Orders:
     return Orders(item, labeller, index, there, start, end, weight)
 
 
-def sharpness(answers: Orders, items: int, labellers: int, gold: int | None = None, seed: int = 0) -> Sharpness:
-    """Gammas and utilities by expectation and maximisation.
-
-    The expectation is over a Gaussian around each item's most likely utilities (Laplace), by `DRAWS` draws that stay the
-    same from step to step.  Standard errors come from the outer products of the items' scores, which are those of the
-    marginal likelihood by Fisher's identity (Louis 1982).
-
-    Args:
-        labellers: how many, gold not counted.
-        gold: the number under which gold's orders stand among the labellers, `labellers`; its gamma is fixed.
-    """
-    k = answers.index.shape[1]
-    gamma = np.ones(labellers + (gold is not None))
-    gamma[labellers:] = GOLD
-    centre, width = 1.0, 1.0
-    utility = np.zeros((items, k))
-    draws = np.random.default_rng(seed).standard_normal((DRAWS // 2, items, k))
-    draws = np.concatenate([draws, -draws])
-    for step in range(STEPS):
-        utility, curvature = most_likely(answers, gamma, utility, 3 if step else 10)
-        covariance = np.linalg.inv(curvature)
-        drawn = utility + np.einsum("nij,snj->sni", np.linalg.cholesky(covariance), draws)
-        score, information = slopes(answers, gamma, drawn)
-        slope = np.bincount(answers.labeller, score, len(gamma))[:labellers] - (gamma[:labellers] - centre) / width
-        bend = np.bincount(answers.labeller, information, len(gamma))[:labellers] + 1 / width
-        move = np.clip(slope / bend, -LONGEST, LONGEST)
-        squares = np.zeros((len(gamma), items))
-        np.add.at(squares, (answers.labeller, answers.item), score)
-        precision = (squares**2).sum(1)[:labellers] + 1 / width
-        gamma[:labellers] += move
-        centre, width = common(gamma[:labellers], precision)
-        if step and np.abs(move).max(initial=0) < TOLERANCE:
-            break
-    spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    return Sharpness(gamma[:labellers], 1 / np.sqrt(precision), utility, spread)
-
-
-def common(gamma: np.ndarray, precision: np.ndarray) -> tuple[float, float]:
-    """Mean and variance of the gammas: the mean N(1, 1) beforehand, the variance as if one more had been 0.7 away from it."""
-    width = float((np.sum((gamma - gamma.mean()) ** 2 + 1 / precision) + 0.5) / (len(gamma) + 1))
-    return float((gamma.sum() / width + 1) / (len(gamma) / width + 1)), width
+def utilities(answers: Orders, gamma: np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray]:
+    """([N, K], [N, K]) the most likely utilities of each item's responses, and their standard deviations by Laplace."""
+    utility, curvature = most_likely(answers, gamma, np.zeros((items, answers.index.shape[1])), STEPS)
+    return utility, np.sqrt(np.diagonal(np.linalg.inv(curvature), axis1=1, axis2=2))
 
 
 def chances(answers: Orders, gamma: np.ndarray, utility: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,14 +85,6 @@ def onward(values: np.ndarray, answers: Orders) -> np.ndarray:
 def upto(values: np.ndarray, answers: Orders) -> np.ndarray:
     """[A, K] at each position the sum over all that stand before, its ties and it."""
     return np.take_along_axis(np.cumsum(values, axis=-1), answers.end, -1)
-
-
-def slopes(answers: Orders, gamma: np.ndarray, utility: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """([A], [A]) first and negative second derivative of each answer's log-likelihood by gamma, the mean over [S, N, K] draws."""
-    x, e, rest = chances(answers, gamma, utility)
-    rest = np.where(answers.there, rest, 1.0)
-    mean, square = onward(e * x, answers) / rest, onward(e * x * x, answers) / rest
-    return (answers.weight * (x - mean)).sum(-1).mean(0), (answers.weight * (square - mean**2)).sum(-1).mean(0)
 
 
 def most_likely(answers: Orders, gamma: np.ndarray, utility: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,9 +108,25 @@ def most_likely(answers: Orders, gamma: np.ndarray, utility: np.ndarray, steps: 
 
 def accuracy(gamma: np.ndarray) -> np.ndarray:
     """[...] the chance of ordering two ordinary responses right: the mean of sigmoid(gamma |u_i - u_j|), u ~ N(0, 1)."""
-    normal = NormalDist(sigma=2**0.5)
-    apart = np.array([normal.inv_cdf(0.5 + (i + 0.5) / 400) for i in range(200)])
-    return (1 / (1 + np.exp(-np.asarray(gamma)[..., None] * apart))).mean(-1)
+    return sigmoid(np.asarray(gamma)[..., None] * APART).mean(-1)
+
+
+def sharpness(right: np.ndarray) -> np.ndarray:
+    """[...] the gamma that has this accuracy, 30 at most."""
+    ahead = np.asarray(right) - 0.5
+    return np.sign(ahead) * np.interp(np.abs(ahead), accuracy(GAMMAS) - 0.5, GAMMAS)
+
+
+def hazy(even: np.ndarray) -> np.ndarray:
+    """[...] the accuracy of one who errs where responses are close, from that of one who errs anywhere and agrees as much.
+
+    Two labellers who err independently on every pair agree by the product of 2 a - 1.  Where errors gather on close pairs
+    they agree more than their accuracies say, since both have the easy ones right: for the mean of (2 a - 1)^2 over pairs
+    to be the same, the mean of a has to be nearer 1/2.
+    """
+    ahead = 2 * np.asarray(even) - 1
+    each = 2 * sigmoid(GAMMAS[:, None] * APART) - 1
+    return 0.5 + 0.5 * np.sign(ahead) * np.interp(ahead**2, (each**2).mean(1), each.mean(1))
 
 
 def weights(gamma: np.ndarray, answers: np.ndarray) -> np.ndarray:

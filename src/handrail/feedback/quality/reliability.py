@@ -6,7 +6,8 @@ import numpy as np
 
 from handrail.feedback.quality.dawid_skene import dawid_skene
 from handrail.feedback.quality.figures import Figure, wilson
-from handrail.feedback.quality.rankers import accuracy, orders, sharpness, weights
+from handrail.feedback.quality.pairs import GOLD, Rates, pairs, rates, sigmoid
+from handrail.feedback.quality.rankers import hazy, orders, sharpness, utilities, weights
 from handrail.feedback.quality.sheets import Sheet, values
 from handrail.records import Record, places_of
 
@@ -16,8 +17,8 @@ CLASSES = (1, -1, 0)  # verdicts: the first response is better, the second is, a
 class Reliability(Record):
     """A labeller as an instrument, estimated from all answers together.
 
-    `sharpness` is the inverse temperature gamma per standard deviation of utility: 0 is chance, below 0 backwards.
-    `accuracy` says the same as the chance of ordering two ordinary responses right.  `weight` is for the labeller's
+    `accuracy` is the chance of ordering two ordinary responses right.  `sharpness` says the same as the inverse
+    temperature gamma per standard deviation of utility: 0 is chance, below 0 backwards.  `weight` is for the labeller's
     rankings in the loss of the reward model.
     """
 
@@ -78,10 +79,10 @@ def gold_values(sheet: Sheet) -> dict[int, tuple[float, ...]]:
     return found
 
 
-def reliability(sheet: Sheet, seed: int = 0) -> Judged:
+def reliability(sheet: Sheet) -> Judged:
     """Sharpness of labellers and consensus of items from comparisons, rankings, or ratings of several responses.
 
-    Ratings count by the order that they give.  Gold, where there is some, speaks as one more labeller whose sharpness is
+    Ratings count by the order that they give.  Gold, where there is some, speaks as one more labeller whose accuracy is
     known.
     """
     if not sheet.labels or sheet.value.shape[1] < 2:
@@ -91,34 +92,38 @@ def reliability(sheet: Sheet, seed: int = 0) -> Judged:
     extra = np.full((len(gold), k), np.nan)
     for row, told in enumerate(gold.values()):
         extra[row, : len(told)] = told if sheet.kind == "rate" else [-place for place in told]
-    answers = orders(
-        np.concatenate([sheet.item, np.array([*gold], int)]),
-        np.concatenate([sheet.labeller, np.full(len(gold), names)]),
-        np.concatenate([sheet.score, extra]),
-    )
-    found = sharpness(answers, items, names, names if gold else None, seed)
-    given = np.bincount(sheet.labeller, minlength=names)
-    weight = weights(found.gamma, given)
+    item, labeller = np.concatenate([sheet.item, np.array([*gold], int)]), np.concatenate([sheet.labeller, np.full(len(gold), names)])
+    score = np.concatenate([sheet.score, extra])
+    right = accuracies(rates(pairs(item, labeller, score), items, names, bool(gold)))
+    sharp, given = sharpness(right), np.bincount(sheet.labeller, minlength=names)
+    weight = weights(sharp[0], given)
     labellers = tuple(
         Reliability(
             labeller=name,
             answers=int(given[n]),
-            sharpness=within(found.gamma[n], found.error[n], int(given[n])),
-            accuracy=as_accuracy(found.gamma[n], found.error[n], int(given[n])),
+            sharpness=within(sharp[:, n], int(given[n])),
+            accuracy=within(right[:, n], int(given[n])),
             weight=float(weight[n]),
         )
         for n, name in enumerate(sheet.labellers)
     )
-    return Judged(labellers, consensus(sheet, found.utility, found.spread))
+    gamma = np.append(sharp[0], sharpness(sigmoid(np.array(GOLD))))
+    return Judged(labellers, consensus(sheet, *utilities(orders(item, labeller, score), gamma, items)))
 
 
-def within(value: float, error: float, n: int) -> Figure:
-    """A value with 1.96 standard errors on either side."""
-    return Figure(value=float(value), low=float(value - 1.96 * error), high=float(value + 1.96 * error), n=n)
+def accuracies(found: Rates) -> np.ndarray:
+    """[3, L] value, lower and upper end of the 95 % interval.
+
+    Agreement does not tell whether somebody errs on close pairs alone or anywhere, and the same agreement means another
+    accuracy: the interval is that of both, one after the other, and the value stands between the two.
+    """
+    value, low, high = (sigmoid(found.logit + z * found.error) for z in (0.0, -1.96, 1.96))
+    return np.stack([(value + hazy(value)) / 2, np.minimum(low, hazy(low)), np.maximum(high, hazy(high))])
 
 
-def as_accuracy(gamma: float, error: float, n: int) -> Figure:
-    value, low, high = accuracy(np.array([gamma, gamma - 1.96 * error, gamma + 1.96 * error])).tolist()
+def within(ends: np.ndarray, n: int) -> Figure:
+    """A figure from its value and the ends of its interval, [3]."""
+    value, low, high = ends.tolist()
     return Figure(value=value, low=low, high=high, n=n)
 
 

@@ -72,7 +72,7 @@ def summary(labels: Sequence[Label], contested: int = 50, resamples: int = RESAM
                 agreement=agreement(sheet, resamples, seed),
                 consistency=tuple(self_consistency(*about)),
                 gold=tuple(gold_accuracy(*about)),
-                reliability=reliability(sheet, seed).labellers,
+                reliability=reliability(sheet).labellers,
                 error_rates=error_rates(sheet)[0],
             )
         )

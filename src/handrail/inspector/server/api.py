@@ -11,13 +11,13 @@ from handrail.inspector.folders import finite
 from handrail.inspector.server import arithmetic, near, traces
 from handrail.inspector.server.microscope import response
 from handrail.inspector.server.pages import known
-from handrail.inspector.server.rows import Rows
+from handrail.inspector.server.rows import Rows, name_of
 from handrail.inspector.server.runs import Entry, Runs, state
 from handrail.inspector.server.said import said, sendable
 from handrail.inspector.server.terms import Rules
 
 router = APIRouter(prefix="/api", include_in_schema=False)
-Number = Annotated[int, Query(ge=0, le=2**31)]
+Number = Annotated[int, Query(ge=0, le=2**53)]
 SHORT = 300  # characters of a text in a table
 
 
@@ -106,7 +106,7 @@ def rows(
     by: Annotated[str, Query(max_length=40)] = "step",
     falling: bool = True,
     words: Annotated[str, Query(max_length=400)] = "",
-    prompt: Annotated[int | None, Query(ge=0, le=2**31)] = None,
+    prompt: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     start: Number = 0,
     count: Annotated[int, Query(ge=0, le=500)] = 64,
 ) -> JSONResponse:
@@ -115,8 +115,8 @@ def rows(
     order, share = table.order(by, falling, words.strip(), prompt)
     shown = table.window(order, start, count)
     for one in shown:
-        one["prompt"], one["response"] = (said(str(one.get(name) or ""), SHORT) for name in ("prompt", "response"))
-    return answer({"total": len(order), "of": len(table), "steps": len(table.steps), "share": share, "start": start, "rows": shown})
+        one["response"] = said(str(one.get("response") or ""), SHORT)
+    return answer({"total": len(order), "steps": len(table.steps), "share": share, "start": start, "rows": shown})
 
 
 @router.get("/response/{path:path}")
@@ -124,15 +124,11 @@ def one_response(request: Request, path: str, row: Number) -> JSONResponse:
     """One response, token by token, with all that its trace says of it."""
     entry = known(request, path)
     table = rows_of(request, entry)
-    if row >= len(table):
-        raise HTTPException(404, f"row {row} of {len(table)}")
-    at, inside = table.place(row)
-    step = table.steps[at]
-    found = response(traces.row(table.path(step), inside), Rules.of(entry.stage, entry.config), step, penalty(request, entry, step))
-    first, end = int(table.starts[at]), int(table.starts[at + 1])
-    place = {"row": row, "step": step, "in_step": inside, "of_step": end - first, "rows": len(table)}
-    around = {"steps": table.steps, "starts": table.starts[:-1].tolist()}
-    return answer(place | around | found)
+    step, place, count = table.place(row)
+    found = response(traces.row(table.path(step), place), Rules.of(entry.stage, entry.config), step, penalty(request, entry, step))
+    before, after = table.around(step, place, count)
+    where = {"row": name_of(step, place), "step": step, "in_step": place, "of_step": count, "before": before, "after": after}
+    return answer(where | {"steps": table.steps} | found)
 
 
 @router.get("/arithmetic/{path:path}")
@@ -142,13 +138,10 @@ def written_out(
     """How the loss of a token comes about."""
     entry = known(request, path)
     table, rules = rows_of(request, entry), Rules.of(entry.stage, entry.config)
-    if row >= len(table):
-        raise HTTPException(404, f"row {row} of {len(table)}")
-    at, inside = table.place(row)
-    found = traces.row(table.path(table.steps[at]), inside)
+    step, place, _ = table.place(row)
+    found = traces.row(table.path(step), place)
     if token >= len(found.get("tokens") or []):
         raise HTTPException(404, f"token {token} of {len(found.get('tokens') or [])}")
-    step = table.steps[at]
     blocks = arithmetic.derivation(found, rules, step, token, number, penalty(request, entry, step)) if rules else []
     return answer({"blocks": blocks, "known": rules is not None})
 
@@ -160,8 +153,7 @@ def sums(request: Request, path: str, step: Number) -> JSONResponse:
     table, rules = rows_of(request, entry), Rules.of(entry.stage, entry.config)
     if rules is None or step not in table.steps:
         return answer({"whole": False})
-    at = table.steps.index(step)
-    count = int(table.starts[at + 1] - table.starts[at])
+    *_, count = table.place(name_of(step, 0))
     wanted = ["advantage", "logp_old", "logp_ref", "value", "return", "beta"]
     wanted += [f"pass_{name}" for name in ("update", "count", "weight", "logp", "value", "entropy")]
     read = traces.groups(table.path(step), wanted, list(range(count)))
@@ -174,16 +166,12 @@ def sums(request: Request, path: str, step: Number) -> JSONResponse:
 def nearest(request: Request, path: str, row: Number) -> JSONResponse:
     """The responses of the same step that share most of their word triples with this one."""
     table = rows_of(request, known(request, path))
-    if row >= len(table):
-        raise HTTPException(404, f"row {row} of {len(table)}")
-    at, inside = table.place(row)
-    texts = traces.column(table.path(table.steps[at]), "response").to_pylist()
-    first = int(table.starts[at])
+    step, place, count = table.place(row)
+    texts = [text or "" for text in traces.column(table.path(step), "response").to_pylist()]
     found = [
-        {"row": first + other, "share": share, "response": said(texts[other] or "", SHORT)}
-        for other, share in near.nearest([text or "" for text in texts], inside)
+        {"row": name_of(step, other), "share": share, "response": said(texts[other], SHORT)} for other, share in near.nearest(texts, place)
     ]
-    return answer({"near": found, "among": len(texts)})
+    return answer({"near": found, "among": count})
 
 
 def line_of(request: Request, entry: Entry, step: int) -> dict[str, Any]:

@@ -176,10 +176,8 @@ def ratio(row: dict[str, Any], rules: Rules, one: Pass, at: int) -> Block | None
 
 def policy(row: dict[str, Any], rules: Rules, one: Pass, at: int, penalty: float) -> Block:
     """The objective's part of the token's loss."""
-    advantage = (array(row, "advantage") or np.zeros(0)) if row.get("advantage") is None else array(row, "advantage")
-    assert advantage is not None
     hat = "Â_t" if rules.whitened else "A_t"
-    a, value = f"{p(advantage[at])}", n(one.policy[at])
+    a, value = p(float(row["advantage"][at])), n(one.policy[at])
     weight, times = ("", "") if one.weight == 1 else ("w_y ", f"{n(one.weight)} × ")
     name = "s" if rules.kind == "gspo" else "ρ_t"
     if rules.kind == "reinforce":

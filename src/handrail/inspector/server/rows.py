@@ -1,8 +1,8 @@
 """The sampled responses of a run: a row each over all its traced steps, read by column and by range.
 
-Row numbers count over the steps in order.  What rows are sorted and chosen by is read once and kept, a few bytes a row, for
-a moment at each question: a long run shows what has been read so far and goes on.  The texts of what is on the screen are
-read when they are.
+A row is named by one number, its step and its place in it (`name_of`), which stays the same while the run goes on.  What rows
+are sorted and chosen by is read once and kept, a few bytes a row, for a moment at each question: a long run shows what has
+been read so far and goes on.  The texts of what is on the screen are read when they are.
 """
 
 import re
@@ -24,21 +24,32 @@ from handrail.track.traces import trace_steps
 
 SLICE = 0.4  # seconds that a question reads for before what has been found so far is shown
 READERS = 4  # files at once: reading and unpacking lets go of Python's own lock
-KEPT = 24  # searches and orders of rows that are remembered, 1 and 4 bytes a row each
+KEPT = 24  # searches and orders of rows that are remembered, 1 and 8 bytes a row each
+NEWEST = 3  # steps whose files are looked at again: a run that goes on from a checkpoint writes these anew
+PLACES = 2**20  # rows that a step may have
 Read = Callable[[Path], Any]
 
 
+def name_of(step: int, place: int) -> int:
+    """The number that names a row."""
+    return step * PLACES + place
+
+
 class Gathered:
-    """What is read of one file after the other; `found` has an entry a step, for as many steps as were reached."""
+    """What is read of one file after the other: `found` has an entry a step that was reached."""
 
     def __init__(self, read: Read):
-        self.read, self.found = read, list[Any]()
+        self.read, self.found = read, dict[int, Any]()
 
-    def go_on(self, paths: list[Path], until: float) -> None:
-        """Read further steps until that time, and of one group at least."""
+    def go_on(self, files: dict[int, Path], until: float) -> None:
+        """Read further steps, in the order of `files`, until that time, and some at least."""
+        left = [step for step in files if step not in self.found]
+        if not left:
+            return
         with ThreadPoolExecutor(READERS) as readers:
-            while len(self.found) < len(paths):
-                self.found += readers.map(self.read, paths[len(self.found) : len(self.found) + 2 * READERS])
+            for start in range(0, len(left), 2 * READERS):
+                some = left[start : start + 2 * READERS]
+                self.found |= zip(some, readers.map(self.read, [files[step] for step in some]), strict=True)
                 if time.monotonic() > until:
                     return
 
@@ -49,73 +60,71 @@ class Rows:
     def __init__(self, folder: Path):
         self.folder = folder
         self.steps: list[int] = []
-        self.starts = np.zeros(1, dtype=np.int64)  # of each step the number of its first row, and how many there are in all
-        self._stamps: list[int] = []
+        self._stamps: dict[int, int] = {}
         self._codes: dict[str, int] = {}
         self._gathered: OrderedDict[str, Gathered] = OrderedDict()
         self._orders: OrderedDict[tuple, np.ndarray] = OrderedDict()
         self._lock = Lock()
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
 
     def path(self, step: int) -> Path:
         """The file of a step."""
         return self.folder / f"step-{step:06d}.parquet"
 
     def refresh(self) -> None:
-        """See which steps there are now.  A step that was done again is read anew, with all that come after it."""
+        """See which steps there are now, and forget what was read of those that are gone or were done again."""
         with self._lock:
             steps = trace_steps(self.folder)
-            kept = 0
-            while kept < min(len(steps), len(self.steps)) and steps[kept] == self.steps[kept] and self._same(kept):
-                kept += 1
-            if kept == len(steps) == len(self.steps):
-                return
-            paths = [self.path(step) for step in steps[kept:]]
-            with ThreadPoolExecutor(READERS) as readers:
-                fresh = list(readers.map(lambda path: parquet.read_metadata(path).num_rows, paths))
-            self.steps = steps
-            self._stamps = self._stamps[:kept] + [path.stat().st_mtime_ns for path in paths]
-            self.starts = np.concatenate([[0], np.cumsum(np.diff(self.starts[: kept + 1]).tolist() + fresh)]).astype(np.int64)
+            stamps = {step: self.path(step).stat().st_mtime_ns for step in {*self.steps[-NEWEST:], *steps[-NEWEST:]} & {*steps}}
+            stale = {*self.steps} - {*steps} | {step for step, stamp in stamps.items() if self._stamps.get(step, stamp) != stamp}
+            if stale or steps != self.steps:
+                self.steps, self._stamps = steps, stamps
+                self._orders.clear()
             for gathered in self._gathered.values():
-                del gathered.found[kept:]
-            self._orders.clear()
+                for step in stale & gathered.found.keys():
+                    del gathered.found[step]
 
-    def _same(self, place: int) -> bool:
-        # A few of the newest are enough: a step is written anew only when the run goes on from before it.
-        return place < len(self.steps) - 3 or self.path(self.steps[place]).stat().st_mtime_ns == self._stamps[place]
+    def place(self, row: int) -> tuple[int, int, int]:
+        """(step, place in it, rows in it) of a row's number; beyond the last of a step is the last.  Raises IndexError."""
+        step, place = divmod(row, PLACES)
+        if step not in self.steps:
+            raise IndexError(f"step {step} has no trace")
+        count = parquet.read_metadata(self.path(step)).num_rows
+        return step, max(0, min(place, count - 1)), count
 
-    def place(self, row: int) -> tuple[int, int]:
-        """(which step, which row in it) of a row's number."""
-        at = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return at, row - int(self.starts[at])
+    def around(self, step: int, place: int, count: int) -> tuple[int | None, int | None]:
+        """The rows before and after one, in the order of the steps."""
+        at = self.steps.index(step)
+        before = name_of(step, place - 1) if place else name_of(self.steps[at - 1], PLACES - 1) if at else None
+        after = name_of(step, place + 1) if place + 1 < count else name_of(self.steps[at + 1], 0) if at + 1 < len(self.steps) else None
+        return before, after
 
     def order(self, by: str, falling: bool, words: str, prompt: int | None, seconds: float = SLICE) -> tuple[np.ndarray, float]:
-        """Row numbers as they are shown, and the share of the steps that was read for it so far.
+        """Rows in the order in which they are shown, and the share of the steps that was read for it so far.
 
-        `words` must stand in the text; `prompt` keeps the rows that answer the prompt of that row.
+        `words` must stand in the text; `prompt` keeps the rows that answer the prompt of that row.  Raises IndexError.
         """
+        mine = None if prompt is None else self._prompt(prompt)
         with self._lock:
-            wanted: dict[str, Gathered] = {}
+            wanted = {"count": self._of("count", lambda path: parquet.read_metadata(path).num_rows)}
             if by in NUMBERS:
-                wanted["numbers"] = self._of("numbers", numbers)
+                wanted = {"numbers": self._of("numbers", numbers)}
             if words:
                 wanted["words"] = self._of(f"words:{words}", partial(having, words))
-            if prompt is not None:
+            if mine is not None:
                 wanted["prompts"] = self._of("prompts", self._coded)
-            paths, until = [self.path(step) for step in self.steps], time.monotonic() + seconds
+            files = {step: self.path(step) for step in (self.steps[::-1] if falling else self.steps)}
+            until = time.monotonic() + seconds
             for gathered in wanted.values():
-                gathered.go_on(paths, until)
-            reached = min([len(paths), *(len(gathered.found) for gathered in wanted.values())])
-            key = (by, falling, words, prompt, reached)
+                gathered.go_on(files, until)
+            reached = [step for step in files if all(step in gathered.found for gathered in wanted.values())]
+            key = (by, falling, words, mine, len(reached))
             if key not in self._orders:
-                parts = {name: gathered.found[:reached] for name, gathered in wanted.items()}
-                self._orders[key] = self._ordered(by, falling, prompt, reached, parts)
+                parts = {name: [gathered.found[step] for step in reached] for name, gathered in wanted.items()}
+                self._orders[key] = ordered(by, falling, reached, parts, mine)
             self._orders.move_to_end(key)
             while len(self._orders) > KEPT:
                 self._orders.popitem(last=False)
-            return self._orders[key], reached / max(1, len(paths))
+            return self._orders[key], len(reached) / max(1, len(files))
 
     def _of(self, name: str, read: Read) -> Gathered:
         found = self._gathered.setdefault(name, Gathered(read))
@@ -124,43 +133,56 @@ class Rows:
             self._gathered.popitem(last=False)
         return found
 
+    def _prompt(self, row: int) -> int:
+        """The number of the prompt that a row answers."""
+        step, place, _ = self.place(row)
+        return int(self._coded(self.path(step))[place])
+
     def _coded(self, path: Path) -> np.ndarray:
         """[rows] a number for each prompt, the same for rows that answer the same."""
         ids = column(path, "prompt_id").dictionary_encode()
         codes = np.array([self._codes.setdefault(str(one), len(self._codes)) for one in [*ids.dictionary.to_pylist(), None]], np.int32)
         return codes[ids.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
-    def _ordered(self, by: str, falling: bool, prompt: int | None, reached: int, parts: dict[str, list[Any]]) -> np.ndarray:
-        kept = np.arange(int(self.starts[reached]), dtype=np.int32)
-        if "words" in parts:
-            kept = kept[np.concatenate([*parts["words"], np.zeros(0, bool)])]
-        if prompt is not None and 0 <= prompt < len(self):
-            at, inside = self.place(prompt)
-            mine = self._coded(self.path(self.steps[at]))[inside]
-            kept = kept[np.concatenate([*parts["prompts"], np.zeros(0, np.int32)])[kept] == mine]
-        if by in NUMBERS:
-            values = np.concatenate([*(part[by] for part in parts["numbers"]), np.zeros(0, np.float32)])[kept]
-            values = np.where(np.isnan(values), np.inf, -values if falling else values)  # what has none comes last either way
-            return kept[np.argsort(values, kind="stable")]
-        return kept[::-1] if falling else kept
-
     def window(self, order: np.ndarray, start: int, count: int) -> list[dict[str, Any]]:
-        """`count` rows of the table from `start`: where they stand, their texts and numbers."""
+        """`count` rows of the table from `start`: where they stand, their responses and numbers."""
         wanted = order[start : start + count].tolist()
         by_step: dict[int, list[int]] = {}
         for row in wanted:
-            by_step.setdefault(self.place(row)[0], []).append(row)
+            by_step.setdefault(row // PLACES, []).append(row)
         found: dict[int, dict[str, Any]] = {}
-        named = ["prompt", "response", "ended", "gold", *NUMBERS]
+        named = ["response", "gold", *NUMBERS]
 
-        def read(at: int) -> list[dict[str, Any]]:
-            return groups(self.path(self.steps[at]), named, [row - int(self.starts[at]) for row in by_step[at]])
+        def read(step: int) -> list[dict[str, Any]]:
+            return groups(self.path(step), named, [row % PLACES for row in by_step[step]])
 
         with ThreadPoolExecutor(READERS) as readers:
-            for (at, rows), values in zip(by_step.items(), readers.map(read, by_step), strict=True):
+            for (step, rows), values in zip(by_step.items(), readers.map(read, by_step), strict=True):
                 for row, one in zip(rows, values, strict=True):
-                    found[row] = {"row": row, "step": self.steps[at], "in_step": row - int(self.starts[at]), **one}
+                    found[row] = {"row": row, "step": step, "in_step": row % PLACES, **one}
         return [found[row] for row in wanted]
+
+
+def ordered(by: str, falling: bool, steps: list[int], parts: dict[str, list[Any]], mine: int | None) -> np.ndarray:
+    """[rows] int64 the names of the rows that are wanted, in order; `parts` has what was read of each of the steps."""
+    counts = [len(part["score"]) for part in parts["numbers"]] if "numbers" in parts else parts["count"]
+    whole = [np.arange(count, dtype=np.int64) + name_of(step, 0) for step, count in zip(steps, counts, strict=True)]
+    rows = np.concatenate([*(part[::-1] if falling else part for part in whole), np.zeros(0, np.int64)])
+
+    def joined(name: str, kind: type, key: str = "") -> np.ndarray:
+        each = [part[key] if key else part for part in parts[name]]
+        return np.concatenate([*(part[::-1] if falling else part for part in each), np.zeros(0, kind)])
+
+    kept = np.ones(len(rows), bool)
+    if "words" in parts:
+        kept &= joined("words", bool)
+    if mine is not None:
+        kept &= joined("prompts", np.int32) == mine
+    if by not in NUMBERS:
+        return rows[kept]
+    values = joined("numbers", np.float32, by)[kept]
+    values = np.where(np.isnan(values), np.inf, -values if falling else values)  # what has none comes last either way
+    return rows[kept][np.argsort(values, kind="stable")]
 
 
 def having(words: str, path: Path) -> np.ndarray:

@@ -83,30 +83,30 @@ def of_lists(name: str, lists: pyarrow.Array) -> np.ndarray:
     return sums if name == "kl_sum" else np.divide(sums, lengths, out=np.full_like(sums, np.nan), where=lengths > 0)
 
 
-def groups(path: Path, wanted: list[str], rows: list[int]) -> list[dict[str, Any]]:
-    """The values of some columns in some rows, of those columns that the file has: only the row groups in which they stand are read."""
+def groups(path: Path, wanted: list[str] | None, rows: list[int]) -> list[dict[str, Any]]:
+    """The values of some columns, or of all, in some rows: of those columns that the file has, and only the row groups in which
+    the rows stand are read.  Raises IndexError where there is no such row, OSError where there is no such file."""
     stamp = path.stat().st_mtime_ns
     with parquet.ParquetFile(path, memory_map=True) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         firsts = np.concatenate([[0], np.cumsum(sizes)])
-        there = [name for name in wanted if name in file.schema_arrow.names]
+        wanted = list(file.schema_arrow.names) if wanted is None else wanted
         found: list[dict[str, Any]] = []
         for row in rows:
             group = int(np.searchsorted(firsts, row, side="right")) - 1
             if not 0 <= group < len(sizes):
                 raise IndexError(f"row {row} of {int(firsts[-1])}")
-            columns = {name: KEPT.get((str(path), stamp, group, name)) for name in there}
+            columns = {name: KEPT.get((str(path), stamp, group, name)) for name in wanted}
             if missing := [name for name, values in columns.items() if values is None]:
-                table = file.read_row_group(group, missing, use_threads=False)
-                for name in missing:
+                table = file.read_row_group(group, missing, use_threads=False)  # what is not there is not read, without an error
+                for name in table.column_names:
                     columns[name] = whole(table[name])
                     KEPT.put((str(path), stamp, group, name), columns[name])
-            found.append({name: values[row - int(firsts[group])].as_py() for name, values in columns.items()})  # type: ignore[index]
+            place = row - int(firsts[group])
+            found.append({name: values[place].as_py() for name, values in columns.items() if values is not None})
     return found
 
 
 def row(path: Path, number: int) -> dict[str, Any]:
     """All columns of one row.  Raises IndexError where there is no such row, OSError where there is no such file."""
-    with parquet.ParquetFile(path, memory_map=True) as file:
-        every = list(file.schema_arrow.names)
-    return groups(path, every, [number])[0]
+    return groups(path, None, [number])[0]

@@ -8,6 +8,7 @@ import { number, percent, plain, said } from "./format.js";
 
 const here = new URLSearchParams(location.search);
 const now = { row: Number(here.get("row") ?? -1), token: Number(here.get("token") ?? 0), pass: Number(here.get("pass") ?? 0), by: here.get("by") ?? "" };
+const PLACES = 2 ** 20; // a row's number is its step times this, and its place in it
 const cells = find("#tokens");
 let found = null, quantity = null, written = 0;
 
@@ -16,11 +17,12 @@ if (now.row < 0) now.row = await lastly();
 /** Where one begins who asked for no response: with the first of the last step. */
 async function lastly() {
   const { rows } = await ask(`rows/${encoded(run)}`, { by: "step", falling: true, count: 1 });
-  return rows.length ? rows[0].row - rows[0].in_step : 0;
+  return rows.length ? rows[0].row - rows[0].in_step : 0; // a row is named by its step and its place in it
 }
 
 async function load() {
   found = await ask(`response/${encoded(run)}`, { row: now.row });
+  now.row = found.row;
   now.token = Math.min(now.token, Math.max(0, found.tokens.length - 1));
   now.pass = Math.min(now.pass, Math.max(0, found.passes.length - 1));
   quantity = found.quantities.find((one) => one.name === now.by) ?? found.quantities.find((one) => one.name === "advantage") ?? found.quantities[0] ?? null;
@@ -40,16 +42,11 @@ async function load() {
 
 function places() {
   const at = found.steps.indexOf(found.step);
-  const steps = h("select", { id: "step", onchange: () => go(found.starts[steps.selectedIndex] + Math.min(found.in_step, size(steps.selectedIndex) - 1)) }, found.steps.map((step) => h("option", { value: step }, `step ${step}`)));
+  const steps = h("select", { id: "step", onchange: () => go(found.steps[steps.selectedIndex] * PLACES + found.in_step) }, found.steps.map((step) => h("option", { value: step }, `step ${step}`)));
   steps.selectedIndex = at;
   const button = (text, label, to) => h("button", { type: "button", "aria-label": label, disabled: to === null, onclick: () => go(to) }, text);
-  const within = (row) => (row >= 0 && row < found.rows ? row : null);
-  const responses = h("span", { class: "row tight" }, button("‹", "The response before", within(found.row - 1)), h("span", { class: "placed" }, `response ${found.in_step + 1} of ${found.of_step}`), button("›", "The next response", within(found.row + 1)));
+  const responses = h("span", { class: "row tight" }, button("‹", "The response before", found.before), h("span", { class: "placed" }, `response ${found.in_step + 1} of ${found.of_step}`), button("›", "The next response", found.after));
   find("#where").replaceChildren(h("label", {}, h("span", { class: "unseen" }, "Step"), steps), responses, h("a", { href: `/prompt/${encoded(run)}?row=${found.row}` }, "This prompt over steps"), ...scores());
-}
-
-function size(at) {
-  return (found.starts[at + 1] ?? found.rows) - found.starts[at];
 }
 
 function scores() {
@@ -122,10 +119,10 @@ function cell(token, at, value, low, high, most) {
   const way = quantity?.name === "clipped" ? "down" : quantity?.signed ? (value < 0 ? "down" : "up") : "flat";
   const share = value === null || value === undefined ? 0 : quantity.name === "clipped" ? value : quantity.signed ? Math.abs(value) / most : high > low ? (value - low) / (high - low) : 0;
   const made = h(
-    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), "aria-label": `${text.trim() || "blank"}: ${number(value)}`, title: `${quantity?.label ?? ""} ${number(value)}`, onclick: () => choose(at) },
+    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), title: `${quantity?.label ?? ""} ${number(value)}`, onclick: () => choose(at) },
     text === "" ? h("span", { class: "soft" }, "·") : text.trim() === "" ? text.replaceAll("\n", "↵").replaceAll(" ", "␣").replaceAll("\t", "→") : said(token),
   );
-  made.style.setProperty("--share", `${Math.round(4 + 62 * share)}%`);
+  made.style.setProperty("--share", `${Math.round(3 + 47 * share)}%`);
   return [made, ...Array.from({ length: Math.min(breaks, 2) }, () => h("br"))];
 }
 
@@ -156,7 +153,9 @@ async function choose(at) {
   remember();
   const mine = ++written;
   const derived = await ask(`arithmetic/${encoded(run)}`, { row: now.row, token: at, pass: now.pass });
-  if (mine === written) write(derived.blocks);
+  if (mine !== written) return;
+  write(derived.blocks);
+  find("#arithmetic").dataset.of = location.search; // which token it is of, once it is there
 }
 
 function others(at) {
@@ -212,8 +211,8 @@ document.addEventListener("keydown", (event) => {
     choose(Math.min(last, Math.max(0, token)));
   } else if (event.key === "[") step(now.pass - 1);
   else if (event.key === "]") step(now.pass + 1);
-  else if (event.key === "." && found.row + 1 < found.rows) go(found.row + 1);
-  else if (event.key === "," && found.row > 0) go(found.row - 1);
+  else if (event.key === ".") go(found.after);
+  else if (event.key === ",") go(found.before);
 });
 
 await load();

@@ -7,7 +7,8 @@ import { number, said } from "./format.js";
 
 const row = Number(new URLSearchParams(location.search).get("row") ?? 0);
 const MOST = 500;
-const { rows, total } = await ask(`rows/${encoded(run)}`, { by: "step", falling: false, prompt: row, count: MOST });
+let rows = [], total = 0, share = 0;
+while (share < 1) ({ rows, total, share } = await ask(`rows/${encoded(run)}`, { by: "step", falling: false, prompt: row, count: MOST }));
 const kept = new Map();
 
 async function whole(place) {
@@ -41,7 +42,8 @@ async function show(place) {
   if (mine !== showing) return;
   find("#prompt").replaceChildren(...said(first.prompt));
   const start = rows[0].step === 0 ? "Step 0: the reference" : `Step ${rows[0].step}: the first that was traced`;
-  find("#pair").replaceChildren(card(start, rows[0], first, other), card(`Step ${rows[place].step}: the policy`, rows[place], other, first));
+  if (rows.length < 2) find("#pair").replaceChildren(card(start, rows[0], first, first));
+  else find("#pair").replaceChildren(card(start, rows[0], first, other), card(`Step ${rows[place].step}: the policy`, rows[place], other, first));
   shown.textContent = `step ${rows[place].step}, answer ${place + 1} of ${rows.length}`;
 }
 
@@ -54,11 +56,12 @@ await show(begin || rows.length - 1);
 slider.value = String(begin || rows.length - 1);
 
 const group = new Group();
+const steps = [...new Set(rows.map((one) => one.step))];
+find("#went").hidden = steps.length < 2;
 for (const [key, caption, unit] of [["score", "Reward", "reward"], ["gold", "Gold", "gold score"], ["kl_sum", "KL", "nats"], ["length", "Length", "tokens"]]) {
   if (!rows.some((one) => Number.isFinite(one[key]))) continue;
   const chart = group.add(new Chart({ caption, unit }));
   find("#curves").append(chart.node);
-  const steps = [...new Set(rows.map((one) => one.step))];
   const mean = (step) => {
     const values = rows.filter((one) => one.step === step && Number.isFinite(one[key])).map((one) => one[key]);
     return values.length ? values.reduce((a, b) => a + b, 0) / values.length : null;

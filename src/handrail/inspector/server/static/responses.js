@@ -4,7 +4,7 @@ import { announce, find, h } from "/shared/dom.js";
 import { again, ask, encoded, run } from "./ask.js";
 import { number, percent, placed, said } from "./format.js";
 
-const HEIGHT = 32, BLOCK = 64, TALLEST = 16_500_000; // px of a row; rows of a block; px of an element that every browser can have
+const HEIGHT = 32, BLOCK = 32, TALLEST = 16_500_000; // px of a row; rows of a block; px of an element that every browser can have
 const COLUMNS = [["step", "Step"], ["score", "Reward"], ["kl_sum", "KL"], ["length", "Length"], ["advantage_mean", "Advantage"], ["response", "Response"]];
 const table = find("#table"), rows = find(".rows", table), head = find(".head", table), detail = find("#detail"), words = find("#words");
 const here = new URLSearchParams(location.search);
@@ -88,8 +88,8 @@ async function fetched(block) {
 }
 
 function counted(found) {
-  const searching = found.share < 1 ? `, ${percent(found.share)} of the steps read` : "";
-  find("#count").textContent = found.total === found.of ? `${number(found.of)} responses of ${number(found.steps)} steps` : found.share < 1 && !asked.words && asked.prompt === null ? `${number(found.of)} responses${searching}` : `${number(found.total)} of ${number(found.of)} responses${searching}`;
+  const chosenFrom = asked.words || asked.prompt !== null ? " found" : "", reading = found.share < 1 ? `, ${percent(found.share)} of the steps read` : "";
+  find("#count").textContent = `${number(found.total)} ${found.total === 1 ? "response" : "responses"}${chosenFrom || ` of ${number(found.steps)} steps`}${reading}`;
   if (found.total !== total) {
     total = found.total;
     schedule();

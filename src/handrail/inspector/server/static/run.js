@@ -3,7 +3,7 @@
 import { find, h } from "/shared/dom.js";
 import { again, ask, encoded, run } from "./ask.js";
 import { Chart, Group, s, smoothing } from "./chart.js";
-import { duration, percent, said } from "./format.js";
+import { duration, percent, plain, said } from "./format.js";
 import { Numbers } from "./numbers.js";
 
 const COLOURS = { reward: 2, gold: 3, target_reward: 3, kl_bound: 3, target_length: 3, eval_loss: 3, eval_accuracy: 3, logp_rejected: 3, reward_rejected: 3 };
@@ -29,11 +29,11 @@ function chart(key, panel, place) {
 
 function level(severity) {
   const text = String(severity).toLowerCase();
-  return /fatal|critical|severe|error|high|danger|stop/.test(text) ? "bad" : /warn|medium|caution|concern/.test(text) ? "warn" : "info";
+  return /sick|fatal|critical|error/.test(text) ? "bad" : /warn/.test(text) ? "warn" : "info";
 }
 
 function draw() {
-  const marks = numbers.findings.filter((one) => Number.isInteger(one.step)).map((one) => ({ step: one.step, name: one.name, level: level(one.severity) }));
+  const marks = numbers.findings.filter((one) => Number.isInteger(since(one))).map((one) => ({ step: since(one), name: title(one), level: level(one.severity) }));
   for (const panel of told.panels) {
     const series = panel.keys.filter((key) => key in numbers.columns).map((key) => ({ label: key.replaceAll("_", " "), colour: COLOURS[key] ?? 1, ...numbers.curve(key) }));
     if (series.length) chart(panel.keys[0], panel, find("#curves")).set(series, marks);
@@ -51,14 +51,23 @@ function draw() {
   time();
 }
 
+/** The step from which it holds: often before the one at which it was found. */
+function since(one) {
+  return Number.isInteger(one.first) ? one.first : one.step;
+}
+
+function title(one) {
+  return plain(one.name ?? "").replaceAll("_", " ");
+}
+
 function findings() {
   find("#findings").hidden = !numbers.findings.length;
   find("#findings ol").replaceChildren(
     ...numbers.findings.map((one) =>
       h(
         "li", { class: `note ${level(one.severity)}` },
-        h("div", { class: "row" }, h("strong", {}, said(one.name)), h("span", { class: "badge" }, said(String(one.severity ?? "note"))), Number.isInteger(one.step) ? h("button", { type: "button", class: "chip", onclick: () => group.point(one.step) }, `step ${one.step}`) : null),
-        ...[["evidence", "What it saw"], ["cause", "Likely cause"], ["remedy", "What to do"]].map(([key, label]) => (one[key] ? h("p", {}, h("span", { class: "soft" }, `${label}: `), said(words(one[key]))) : null)),
+        h("div", { class: "row" }, h("strong", {}, title(one)), h("span", { class: "badge" }, said(String(one.severity ?? "note"))), Number.isInteger(since(one)) ? h("button", { type: "button", class: "chip", onclick: () => group.point(since(one)) }, `step ${since(one)}`) : null),
+        ...[["evidence", "What it saw"], ["cause", "Likely cause"], ["remedy", "What to do"], ["change", "Try"]].map(([key, label]) => (one[key] ? h("p", {}, h("span", { class: "soft" }, `${label}: `), said(words(one[key]))) : null)),
       ),
     ),
   );
@@ -98,4 +107,3 @@ again(async () => {
   if (await numbers.refresh()) draw();
   return { running: 1500, stopped: 5000, failed: 10_000 }[numbers.state];
 });
-window.handrail = { numbers }; // for whoever wants the numbers in the browser's console

@@ -1,0 +1,97 @@
+"""How far it pays to go, and what a reward model pays for: from numbers whose answer is known."""
+
+import json
+import math
+
+import pytest
+
+from handrail.errors import DataError
+from handrail.inspector import frontier, rewarded
+from handrail.inspector.frontier import Frontier, distances, fit
+
+
+def steps(alpha: float, beta: float, start: float = 0.5, count: int = 40, **more: float) -> list[dict]:
+    """A run's numbers whose gold follows the curve exactly; the reward rises for ever."""
+    rows = []
+    for step in range(count):
+        d = 0.1 * step
+        gold = start + (d * (alpha - beta * math.log(d)) if d else 0.0)
+        rows.append({"step": step, "kl": d * d, "gold": gold, "reward": start + 1.5 * d} | more)
+    return rows
+
+
+def test_the_curve_is_found_again_with_its_peak():
+    found = fit([(d, y) for _, d, y in distances(steps(1.0, 0.8), "gold")])
+    assert found and (found.start, found.alpha, found.beta) == pytest.approx((0.5, 1.0, 0.8))
+    top = max((found.at(0.01 * i), 0.01 * i) for i in range(1, 1000))[1]
+    assert found.peak == pytest.approx(top, abs=0.01) and found.peak == pytest.approx(math.exp(1 / 0.8 - 1), abs=0.05)
+
+
+def test_where_reward_and_gold_part_and_which_checkpoint_to_take(tmp_path):
+    found = frontier.read_frontier(tmp_path / "runs/ppo", tmp_path, steps(1.0, 0.8))
+    said = " ".join(frontier.told(found))
+    assert "√KL 1.2" in said and "step 13 is the first to reach" in said and "the reward goes on rising" in said
+    assert found.best is not None and found.best[0] == "gold" and abs(found.best[1] - 13) <= 1
+    assert "gold is highest" in str(frontier.picture(found))
+
+
+def test_a_run_that_has_not_come_so_far_has_not_parted(tmp_path):
+    rising = frontier.read_frontier(tmp_path, tmp_path, steps(1.0, 0.8, count=11))
+    assert "still rises" in " ".join(frontier.told(rising))
+    without = frontier.read_frontier(tmp_path, tmp_path, [{k: v for k, v in row.items() if k != "gold"} for row in steps(1.0, 0.8)])
+    assert "no gold score" in frontier.told(without)[0] and without.best is not None and without.best[0] == "reward"
+    nothing = frontier.read_frontier(tmp_path, tmp_path, [{"step": 0, "kl": float("nan"), "reward": 1.0}])
+    assert nothing == Frontier({}, {}, None, []) and frontier.picture(nothing) is None
+
+
+def test_too_few_steps_are_not_fitted_and_a_kl_below_zero_is_none():
+    assert fit([(0.1 * i, 1.0) for i in range(6)]) is None
+    assert distances([{"step": 3, "kl": -0.2, "reward": 1.0}], "reward") == [(3, 0.0, 1.0)]
+
+
+def test_best_of_n_stands_beside_where_a_comparison_measured_it(tmp_path):
+    run = tmp_path / "runs/seed-0/ppo/round-1/ppo"
+    run.mkdir(parents=True)
+    rows = [{"n": 1, "kl": 0.0, "reward": 0.1, "gold": 0.2}, {"n": 4, "kl": 0.64, "reward": 0.9, "gold": 0.7}]
+    (tmp_path / "runs/seed-0/yardstick.json").write_text(json.dumps({"rows": rows}))
+    found = frontier.read_frontier(run, tmp_path / "runs", steps(1.0, 0.8))
+    assert found.yardstick == rows and str(frontier.picture(found)).count("dashed") == 2
+    assert frontier.yardstick(run, tmp_path / "runs/seed-0/ppo") == []  # what stands above the folder that is looked at is left alone
+
+
+def verdict(responses: list[str], places: list[int], scores: list[float], **more) -> dict:
+    return {"prompt": "p", "responses": responses, "places": places, "scores": scores, "unit": 2.0, "labeller": "ann"} | more
+
+
+def test_pairs_are_those_that_people_did_not_tie():
+    found = rewarded.pairs([verdict(["a", "bb", "c"], [1, 2, 2], [0.5, 1.0, 0.5])])
+    assert [(pair.better, pair.worse, pair.gap, pair.right) for pair in found] == [("a", "bb", -0.5, 0.0), ("a", "c", 0.0, 0.5)]
+    assert found[0].sure == pytest.approx(1 / (1 + math.exp(-1.0)))
+    assert [pair.worse for pair in rewarded.mistakes(found)] == ["bb"]
+
+
+def test_accuracy_by_length_and_by_margin():
+    long, short = "a long answer with many words", "short"
+    pays = [verdict([long, short], [1, 2], [1.0 + 0.1 * i, 0.0]) for i in range(4)]  # for length: right
+    errs = [verdict([short, long], [1, 2], [0.0, 3.0]) for _ in range(2)]  # wrong where people like it short
+    by_length = {one.name: one.value for one in rewarded.by_length(rewarded.pairs([*pays, *errs]))}
+    assert by_length == {"shorter preferred, 2": 0.0, "longer preferred, 4": 1.0}
+    by_margin = rewarded.by_margin(rewarded.pairs([*pays, *errs]))
+    assert [one.value for one in by_margin] == [1.0, 1.0, 1.0, 0.0] and all(one.low <= one.value <= one.high for one in by_margin)
+
+
+def test_what_it_pays_for_is_told_within_prompts():
+    # Prompts differ much in what they are worth; within each the word "please" earns one, and people do not care.
+    rows = [verdict([f"please {i} x", f"{i} y", f"{i} z"], [2, 1, 3], [10.0 * i + 1, 10.0 * i, 10.0 * i]) for i in range(12)]
+    dear = {word: price for word, _, price, _ in rewarded.words(rows)}
+    assert dear["please"] == pytest.approx(1.0) and dear["y"] == pytest.approx(-0.5) and dear["z"] == pytest.approx(-0.5)
+    found = {name: (score, people) for name, score, people in rewarded.correlations(rows)}
+    assert found["length, in words"][0] == pytest.approx(1.0) and abs(found["length, in words"][1]) < 1e-9
+    assert "question marks" not in found and rewarded.correlations([]) == [] and rewarded.words([]) == []
+
+
+def test_verdicts_that_are_damaged_are_told(tmp_path):
+    assert rewarded.read_verdicts(tmp_path) == []
+    (tmp_path / "verdicts.jsonl").write_text('{"prompt": ')
+    with pytest.raises(DataError, match=r"verdicts\.jsonl"):
+        rewarded.read_verdicts(tmp_path)
