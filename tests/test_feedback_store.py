@@ -502,8 +502,9 @@ def test_an_adjudicated_answer_holds_in_place_of_the_others(world: World):
         settle(admin, "adjudicator-key", answer={"kind": "compare", "better": 0})
     assert [(label.answer.better, label.purpose) for label in labels_of(world)] == [(1, "adjudication")]
     assert len(labels_of(world, settled=False)) == 3
-    settle(second, answer={"kind": "compare", "better": None})
-    assert [label.answer.better for label in labels_of(world)] == [None]
+    assert [label.seconds for label in labels_of(world)] == [0.0], "nobody told how long it took"
+    settle(second, answer={"kind": "compare", "better": None}, seconds=12.5)
+    assert [(label.answer.better, label.seconds) for label in labels_of(world)] == [(None, 12.5)], "nothing was given out, so nothing ran"
     settle(second, act="undo")
     assert [label.answer.better for label in labels_of(world)] == [1]
     settle(admin, act="undo")

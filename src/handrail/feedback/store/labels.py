@@ -222,9 +222,12 @@ class Event:
 
 
 def append(db: Database, connection: Connection, found: Assignment, version: int, event: Event) -> None:
-    """One event more, the assignment's number `version`.  No more time was spent on it than it was out.  Raises Conflict."""
+    """One event more, the assignment's number `version`.  Raises Conflict.
+
+    No more time was spent on it than it was out; to one who settles nothing is given out, and their own word holds.
+    """
     now = db.now()
-    out = max(0.0, now - found.leased)
+    out = (event.seconds or 0.0) if found.purpose == "adjudication" else max(0.0, now - found.leased)
     values = {"key": event.key, "digest": event.digest, "kind": event.kind, "task": found.task, "assignment": found.id, "at": now}
     seconds = out if event.seconds is None else min(event.seconds, out)
     values |= {"person": event.by.id, "seconds": seconds, "version": version, "body": event.body}
