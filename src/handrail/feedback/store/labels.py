@@ -71,7 +71,7 @@ OF_OTHERS = ("turn", "choose", "dismiss", "uphold", "offer")  # no acts that the
 class Standing:
     """What follows from the events of an assignment so far."""
 
-    answers: list[tuple[dict[str, Any], float, float]] = field(default_factory=list)  # body, time, seconds; the last one holds
+    answers: list[tuple[dict[str, Any], float, float, int]] = field(default_factory=list)  # body, time, seconds, person; the last holds
     flags: list[Raised] = field(default_factory=list)
     skips: int = 0
     acts: list[str] = field(default_factory=list)  # that an undo can take back
@@ -87,10 +87,10 @@ class Standing:
         """Whether a flag stands that was not dismissed."""
         return any(flag.verdict != "dismiss" for flag in self.flags)
 
-    def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float) -> None:
-        """One event more."""
+    def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float, by: int = 0) -> None:
+        """One event more; `by`: the number of the person, where it is asked who said what."""
         if kind in ("submit", "edit", "adjudicate"):
-            self.answers.append((body, at, seconds))
+            self.answers.append((body, at, seconds, by))
             self.extra = bool(body.get("extra", self.extra))
         elif kind == "skip":
             self.skips += 1
