@@ -502,10 +502,12 @@ def test_an_adjudicated_answer_holds_in_place_of_the_others(world: World):
         settle(admin, "adjudicator-key", answer={"kind": "compare", "better": 0})
     assert [(label.answer.better, label.purpose) for label in labels_of(world)] == [(1, "adjudication")]
     assert len(labels_of(world, settled=False)) == 3
-    settle(second, answer={"kind": "compare", "better": None})
-    assert [label.answer.better for label in labels_of(world)] == [None]
+    assert [label.seconds for label in labels_of(world)] == [0.0], "nobody told how long it took"
+    settle(second, answer={"kind": "compare", "better": None}, seconds=12.5)
+    assert [(label.answer.better, label.seconds) for label in labels_of(world)] == [(None, 12.5)], "nothing was given out, so nothing ran"
+    assert [label.labeller for label in labels_of(world)] == [second.pseudonym], "who settled it last"
     settle(second, act="undo")
-    assert [label.answer.better for label in labels_of(world)] == [1]
+    assert [(label.answer.better, label.labeller) for label in labels_of(world)] == [(1, admin.pseudonym)]
     settle(admin, act="undo")
     assert [label.answer.better for label in labels_of(world)] == [0, 0]
     assert world.give(admin) == [], "what an adjudicator takes back does not become work of theirs"
