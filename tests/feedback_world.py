@@ -129,7 +129,7 @@ def assert_replay(db: Database) -> None:
         for row in connection.execute(select(assignments)):
             standing = standings.get(row.id, Standing())
             assert row.state == standing.state or (row.state, standing.state) == ("expired", "open"), row
-            assert row.extra == (standing.extra and row.state == "done"), row
+            assert row.extra == ((standing.extra or standing.upheld) and row.state == "done"), row
             taken[row.item] += row.purpose == "work" and row.state in ("open", "done") and not row.extra
         for row in connection.execute(select(items.c.id, items.c.taken)):
             assert row.taken == taken[row.id], f"{row.taken} places of {row.id} are said to be taken, and {taken[row.id]} are"

@@ -369,6 +369,50 @@ def test_what_is_refused_is_told_and_kept(browser: Any, world: World) -> None:
     seat.close(f"{NETWORK}|status of 422")
 
 
+@pytest.mark.parametrize("status, type", [(404, "text/html"), (421, "application/json")])
+def test_what_a_proxy_turns_away_waits_and_goes_out_by_itself(browser: Any, world: World, status: int, type: str) -> None:
+    task = world.task("demonstrate", [asked("Write one"), asked("Write another")])
+    seat = Seat(browser, world)
+    seat.enter(world.labeller())
+    seat.work(task)
+    seat.page.route("**/api/assignments/*", lambda route: route.fulfill(status=status, body="{}", content_type=type))
+    seat.page.fill("#text", "A long text that took an hour")
+    seat.press("Control+Enter")
+    seat.page.wait_for_selector("text=1 answer waits here")
+    assert seat.page.locator("#banner .bad").count() == 0
+    seat.page.unroute("**/api/assignments/*")
+    seat.sent()
+    assert [one.answer.text for one in labels_of(world, task)] == ["A long text that took an hour"]
+    seat.close(f"{NETWORK}|status of {status}")
+
+
+def test_what_was_refused_can_be_sent_again(browser: Any, world: World) -> None:
+    task = world.task("demonstrate", [asked("Write one"), asked("Write another")])
+    seat, keys_sent = Seat(browser, world), []
+    seat.enter(world.labeller())
+    seat.work(task)
+
+    def refuse(route: Any) -> None:
+        keys_sent.append(route.request.post_data_json["key"])
+        route.fulfill(status=422, body='{"found": "the text is odd", "allowed": "", "remedy": ""}', content_type="application/json")
+
+    seat.page.route("**/api/assignments/*", refuse)
+    seat.page.fill("#text", "A long text that took an hour")
+    seat.press("Control+Enter")
+    seat.page.wait_for_selector("text=An answer was not taken")
+    seat.page.click("text=Send again")
+    seat.page.wait_for_selector("text=An answer was not taken")
+    seat.until("Object.keys(localStorage).some((name) => name.includes(':refused:'))")
+    seat.page.unroute("**/api/assignments/*")
+    seat.page.click("text=Send again")
+    seat.until("!Object.keys(localStorage).some((name) => /:(out|refused):/.test(name))")
+    assert [one.answer.text for one in labels_of(world, task)] == ["A long text that took an hour"]
+    with world.db.read() as connection:
+        assert keys_sent == 2 * list(connection.scalars(select(events.c.key))), "under its old key"
+    assert seat.page.locator("#banner .bad").count() == 0
+    seat.close(f"{NETWORK}|status of 422")
+
+
 def test_a_draft_survives_a_reload_and_the_server_being_away(browser: Any, world: World) -> None:
     task = world.task("demonstrate", [asked("Write one"), asked("Write two")])
     seat = Seat(browser, world)

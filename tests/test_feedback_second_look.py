@@ -91,6 +91,51 @@ def test_undo_and_flags_that_were_judged_do_not_disturb_each_other(world: World)
     assert_replay(world.db)
 
 
+def test_an_answer_that_is_kept_out_gives_its_place_to_another(world: World):
+    task, admin, first, second, third = world.make_task(pair(1)), world.admin(), world.labeller(), world.labeller(), world.labeller()
+    flag = flagged_answer(world, first)
+    assert world.give(second) == [] and projects.progress(world.db, task)["labels"] == 1
+    flags.judge(world.db, admin, task, flag.id, "uphold")
+    assert projects.progress(world.db, task)["labels"] == 0 and world.give(first) == []
+    (given,) = world.give(second)
+    flags.judge(world.db, admin, task, flag.id, "dismiss")
+    assert_replay(world.db)
+    world.act(second, given)
+    assert world.give(third) == [], "one label more than was wanted, and no more than that"
+    assert {(one.labeller, one.extra) for one in snapshots.labels(world.db, "support")} == {
+        (first.pseudonym, True),
+        (second.pseudonym, False),
+    }
+    assert_replay(world.db)
+
+
+def test_a_place_that_nobody_took_is_there_when_the_answer_comes_back(world: World):
+    task, admin, first = world.make_task(pair(1)), world.admin(), world.labeller()
+    flag = flagged_answer(world, first)
+    flags.judge(world.db, admin, task, flag.id, "uphold")
+    [own] = review.flags(world.db, "support", judged=True)
+    assert own.verdict == "uphold"
+    flags.judge(world.db, admin, task, flag.id, "dismiss")
+    assert [one.extra for one in snapshots.labels(world.db, "support")] == [False]
+    assert world.give(world.labeller()) == []
+    assert_replay(world.db)
+
+
+def test_an_upheld_flag_that_is_undone_takes_no_place_from_another(world: World):
+    task, first, second = world.make_task(pair(1)), world.labeller(), world.labeller()
+    (given,) = world.give(first)
+    world.act(first, given)
+    world.act(first, given, "flag", reason="x")
+    flags.judge(world.db, world.admin(), task, review.flags(world.db, "support")[0].id, "uphold")
+    world.act(second, world.give(second)[0])
+    world.act(first, given, "undo")
+    assert {(one.labeller, one.extra) for one in snapshots.labels(world.db, "support")} == {
+        (first.pseudonym, True),
+        (second.pseudonym, False),
+    }
+    assert_replay(world.db)
+
+
 def test_a_flag_is_shown_with_the_letters_that_its_labeller_saw(world: World):
     task, admin = world.make_task(pair(1), overlap=2), world.admin()
     office = world.client(admin)

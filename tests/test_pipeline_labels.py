@@ -15,7 +15,7 @@ from handrail.evaluate.reward_model import scores_of
 from handrail.feedback import provenance
 from handrail.feedback.ask import Ratings
 from handrail.feedback.kinds import Compared, Criterion, Ranked, Rated
-from handrail.feedback.store import Database, assignment, labels, people, projects, snapshots
+from handrail.feedback.store import Database, assignment, flags, labels, people, projects, review, snapshots
 from handrail.feedback.store.labels import Submission
 from handrail.models import ModelSettings, NewModel, ScalarModel, new_model, new_tokenizer
 from handrail.pipeline import Round
@@ -218,6 +218,60 @@ def test_ratings_of_people_are_a_reward_that_waits(tmp_path):
     for rater in raters:
         rater.join(10)
     assert projects.progress(db, projects.find_task(db, "live", "ratings"))["items"] == 5  # the same one is rated once
+
+
+def test_ratings_wait_for_what_is_made_of_a_flag_and_take_what_is_settled(tmp_path):
+    """Three responses: one whose flag is dismissed, one that is settled, one rated before the scale had another name."""
+    db, acts = Database.open(tmp_path / "people.db"), []
+    reward = Ratings(str(tmp_path / "people.db"), overlap=2, patience=60, poll=0.01, pause=lambda _: acts.pop(0)())
+    admin, raters = people.invite(db, "Admin", "admin"), []
+
+    def rate(person, one, name, act="submit"):
+        answer = Rated(ratings=({name: 5.0},)) if act == "submit" else None
+        labels.submit(db, person, one.id, Submission(key=db.opaque(), act=act, answer=answer))
+
+    def begin():
+        task = projects.find_task(db, "ratings", "ratings")
+        raters.extend(people.invite(db, f"Rater {n}", to=["ratings"]) for n in range(2))
+        given = {one.content.responses[0]: one for one in assignment.give_out(db, task, raters[0], 3)}
+        for one in given.values():
+            rate(raters[0], one, "overall")
+        rate(raters[0], given["flagged"], "overall", "flag")
+        new = task.settings.model_copy(update={"criteria": (Criterion(name="worth", low=0, high=5),)})
+        task = projects.revise(db, task, new)
+        mine = {one.content.responses[0]: one for one in assignment.give_out(db, task, raters[1], 3)}
+        for name in ("flagged", "scaled"):
+            rate(raters[1], mine[name], "worth")
+
+    def settle():
+        task = projects.find_task(db, "ratings", "ratings")
+        item = next(one.id for one in review.item_states(db, task) if one.content.responses == ("settled",))
+        snapshots.adjudicate(db, admin, task, item, Submission(key=db.opaque(), answer=Rated(ratings=({"worth": 0.0},))))
+        assert projects.spared(db, task) == 1
+
+    def dismiss():
+        [flag] = review.flags(db, "ratings")
+        flags.judge(db, admin, projects.find_task(db, "ratings", "ratings"), flag.id, "dismiss")
+
+    acts += [begin, lambda: None, settle, dismiss]
+    assert reward(*asked_of_raters(["a", "b", "c"], ["flagged", "settled", "scaled"])) == [1.0, -1.0, 1.0]
+    assert acts == []
+    db.close()
+
+
+def test_a_round_waits_no_longer_for_what_is_settled(tmp_path):
+    asked = {"db": str(tmp_path / "people.db"), "wait": False}
+    cfg = a_round(tmp_path, prompts=2, labels="people", people=asked)
+    with pytest.raises(RunError, match="2 of 2 answers are missing"):
+        ask_people(cfg, 1, tmp_path / "responses.jsonl", [], tmp_path / "rankings.jsonl")
+    db = Database.open(asked["db"])
+    (task,), admin = projects.all_tasks(db), people.invite(db, "Admin", "admin")
+    for state in review.item_states(db, task):
+        ranked = Ranked(places=tuple(range(1, len(state.content.responses) + 1)))
+        snapshots.adjudicate(db, admin, task, state.id, Submission(key=db.opaque(), answer=ranked))
+    db.close()
+    ask_people(cfg, 1, tmp_path / "responses.jsonl", [], tmp_path / "rankings.jsonl")
+    assert len(load_rankings(Source(path=str(tmp_path / "rankings.jsonl"))).records) == 2
 
 
 def test_ratings_that_do_not_come_end_the_run_with_a_count_and_stay(tmp_path):

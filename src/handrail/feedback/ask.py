@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from handrail.errors import RunError
 from handrail.feedback.kinds import Criterion, Item, Rated, TaskSettings
-from handrail.feedback.store import Database, projects, snapshots
+from handrail.feedback.store import Database, projects, review, snapshots
 from handrail.feedback.store.snapshots import Rules
 from handrail.records import Message, Prompt
 
@@ -74,8 +74,8 @@ class Ratings:
         """The mean rating of each item, by its content, once all have as many as are wanted."""
         until, seen, missing = time.monotonic() + self.patience, -1, len(wanted)
         while True:
-            if (count := projects.progress(db, task)["labels"]) != seen:
-                seen, given = count, self.given(db, task, wanted)
+            if (last := review.last_event(db, self.project)) != seen:
+                seen, given = last, self.given(db, task, wanted)
                 missing = sum(len(values) < task.settings.overlap for values in given.values())
                 if not missing:
                     return {content: sum(values) / len(values) for content, values in given.items()}
@@ -88,13 +88,16 @@ class Ratings:
             self.pause(self.poll)
 
     def given(self, db: Database, task: projects.Task, wanted: set[str]) -> dict[str, list[float]]:
-        """The ratings so far of each item, by its content."""
+        """The ratings so far of each item, by its content; what an adjudicator said stands for all of them."""
         found: dict[str, list[float]] = {content: [] for content in wanted}
+        with db.read() as connection:
+            asked = projects.settings_at(connection, task.id)
         for label in snapshots.labels(db, self.project, Rules(tasks=(task.name,))):
             content = projects.content_of(Item(prompt=label.prompt, responses=label.responses, models=label.models))
             if content in found:
                 assert isinstance(label.answer, Rated)
-                found[content].append(scaled(label.answer, task.settings.criteria))
+                rating = scaled(label.answer, asked[label.revision].criteria)
+                found[content] += [rating] * (task.settings.overlap if label.purpose == "adjudication" else 1)
         return found
 
 

@@ -170,23 +170,27 @@ Read the request first. A good response does what was asked, is true, and says n
 
 def wait(db: Database, task: projects.Task, asked: People, pause: Callable[[float], None] = time.sleep) -> None:
     """Until enough labels are there.  Raises RunError at once where the round is not to wait."""
-    state = projects.progress(db, task)
-    wanted = max(1, round(asked.enough * state["wanted"]))
-    if state["labels"] < wanted and not asked.wait:
+    wanted = max(1, round(asked.enough * projects.progress(db, task)["wanted"]))
+    seen = there(db, task)
+    if seen < wanted and not asked.wait:
         raise RunError(
-            f"{wanted - state['labels']} of {wanted} answers are missing in task {task.name} of project {task.project}",
+            f"{wanted - seen} of {wanted} answers are missing in task {task.name} of project {task.project}",
             "",
             "when people have given them, the same command goes on",
         )
-    if state["labels"] < wanted:
-        console.print(f"[bold]{wanted - state['labels']}[/] answers are missing: project {task.project}, task {task.name}.")
+    if seen < wanted:
+        console.print(f"[bold]{wanted - seen}[/] answers are missing: project {task.project}, task {task.name}.")
         if not (address := people.last_address(db)) or not status_of(address):  # else they know where
             console.print(f"[dim]People give them in the feedback app: handrail feedback serve --db {asked.db}[/]")
         console.print("[dim]You may stop here; the same command goes on.[/]")
-    with progress("people", wanted, min(wanted, state["labels"])) as advance:
-        seen = state["labels"]
+    with progress("people", wanted, min(wanted, seen)) as advance:
         while seen < wanted:
             pause(asked.poll)
-            now = min(wanted, projects.progress(db, task)["labels"])
+            now = min(wanted, there(db, task))
             advance(max(0, now - seen), "")
             seen = now
+
+
+def there(db: Database, task: projects.Task) -> int:
+    """How many of the labels that a task wants are there, or wanted no more."""
+    return projects.progress(db, task)["labels"] + projects.spared(db, task)

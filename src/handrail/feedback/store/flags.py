@@ -73,7 +73,8 @@ def standing(rows: Iterable[Any]) -> tuple[Standing, list[tuple[Any, Raised]]]:
 
 
 def judge(db: Database, by: Person, task: Task, flag: int, verdict: Verdict) -> None:
-    """Say what comes of a flag: with "dismiss" the answer counts again, with "uphold" it stays out of exports.
+    """Say what comes of a flag: with "dismiss" the answer counts again, with "uphold" it stays out of exports, and the item
+    wants another.
 
     Nothing where the same was said before.  Raises InputError where there is no such flag, or it was taken back.
     """

@@ -87,11 +87,16 @@ class Standing:
         """Whether a flag stands that was not dismissed."""
         return any(flag.verdict != "dismiss" for flag in self.flags)
 
+    @property
+    def upheld(self) -> bool:
+        """Whether a flag was found right: the answer is no label, and its place is free for somebody else."""
+        return any(flag.verdict == "uphold" for flag in self.flags)
+
     def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float, by: int = 0) -> None:
         """One event more; `by`: the number of the person, where it is asked who said what."""
+        self.extra = bool(body.get("extra", self.extra))
         if kind in ("submit", "edit", "adjudicate"):
             self.answers.append((body, at, seconds, by))
-            self.extra = bool(body.get("extra", self.extra))
         elif kind == "skip":
             self.skips += 1
         elif kind == "flag":
@@ -141,13 +146,22 @@ def submit(db: Database, person: Person, assignment: str, submission: Submission
             return acknowledged(found, submission.key, *repeated)
         version, standing = stand(connection, assignment)
         kind, body = event_of(connection, found, standing, submission)
-        if kind == "submit":
-            body["extra"] = found.purpose == "work" and not found.counts and full(connection, found)
-        standing.apply(kind, body, db.now(), submission.seconds)
-        body["state"] = standing.state
+        body = follow(connection, found, standing, kind, body, db.now(), submission.seconds)
         append(db, connection, found, version + 1, Event(person, submission.key, digest, kind, body, submission.seconds or None))
         settle(db, connection, found, standing)
     return acknowledged(found, submission.key, standing.state, version + 1, body)
+
+
+def follow(
+    connection: Connection, found: Assignment, standing: Standing, kind: str, body: dict[str, Any], at: float, seconds: float = 0.0
+) -> dict[str, Any]:
+    """Apply an event; its body, with the state that follows and whether the answer came, or came back, to a place that is taken."""
+    upheld = standing.upheld
+    standing.apply(kind, body, at, seconds)
+    if kind == "submit" or (upheld and not standing.upheld and not standing.extra):
+        standing.extra = found.purpose == "work" and not found.counts and full(connection, found)
+        body = body | {"extra": standing.extra}
+    return body | {"state": standing.state}
 
 
 def already(connection: Connection, key: str, digest: str) -> tuple[str, int, dict[str, Any]] | None:
@@ -240,8 +254,7 @@ def append(db: Database, connection: Connection, found: Assignment, version: int
 def rule(db: Database, connection: Connection, found: Assignment, by: Person, kind: str, body: dict[str, Any]) -> None:
     """One event more that no labeller's browser sent, under a key of the server's own."""
     version, standing = stand(connection, found.id)
-    standing.apply(kind, body, db.now(), 0.0)
-    body = body | {"state": standing.state}
+    body = follow(connection, found, standing, kind, body, db.now())
     digest = hashlib.sha256(canonical([found.id, kind, body]).encode()).hexdigest()
     append(db, connection, found, version + 1, Event(by, db.opaque(), digest, kind, body, 0.0))
     settle(db, connection, found, standing)
@@ -254,7 +267,7 @@ def settle(db: Database, connection: Connection, before: Assignment, standing: S
         state = "expired"
     if state == "open" and not before.counts and before.purpose == "work" and full(connection, before):
         state = "expired"  # undone after others had taken the place
-    extra = standing.extra and state == "done"
+    extra = (standing.extra or standing.upheld) and state == "done"
     connection.execute(SETTLE, {"assignment": before.id, "state": state, "extra": extra})
     after = before.purpose == "work" and not extra and state in ("open", "done")
     if after != before.counts:

@@ -268,6 +268,16 @@ def look(db: Database, task: Task, found: Sequence[Item]) -> TakenIn:
     return TakenIn(new, len(found) - new)
 
 
+def spared(db: Database, task: Task) -> int:
+    """How many of the labels that a task wants are wanted no more, their items being settled."""
+    done = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "work", ~assignments.c.extra)
+    settled = func.count().filter(assignments.c.state == "done", assignments.c.purpose == "adjudication")
+    query = select(done).join(items, assignments.c.item == items.c.id).where(items.c.task == task.id, items.c.purpose == "work")
+    with db.read() as connection:
+        found = connection.scalars(query.group_by(items.c.id).having(settled > 0)).all()
+    return sum(max(0, task.settings.overlap - labels) for labels in found)
+
+
 def progress(db: Database, task: Task, person: Person | None = None) -> dict[str, int]:
     """How far a task is: items, labels wanted and there; and of a person: answered (practice is none), skipped, and how
     many of the skipped still have room for an answer.

@@ -1,5 +1,6 @@
 // Asking the server, always in the name of the person for whom the page was made.  What goes wrong is one of four kinds:
-// it may work later, one has to sign in, another person did, or it is refused.
+// it may work later, one has to sign in, another person did, or it is refused.  Only the app itself refuses: what stands
+// between it and the browser, and says no in words that are not the app's, may be put right.
 
 import { person } from "./store.js";
 
@@ -33,6 +34,7 @@ export async function ask(method, path, body, patience = PATIENCE) {
   const why = [told?.found ?? told?.detail ?? `status ${status}`, told?.allowed, told?.remedy].filter(Boolean).join("; ");
   if (status === 401) throw new Trouble("signed out", why, status);
   if (status === 412) throw new Trouble("another person", why, status);
-  if (status >= 500 || [408, 425, 429].includes(status)) throw new Trouble("later", why, status);
+  const ours = typeof told?.found === "string";
+  if (!ours || status >= 500 || [403, 408, 421, 425, 429].includes(status)) throw new Trouble("later", why, status);
   throw new Trouble("refused", why, status);
 }

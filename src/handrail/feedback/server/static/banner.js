@@ -1,7 +1,7 @@
 // What waits on this device and why, in #banner; answers that were refused, with their text.
 
 import { count, find, h } from "./dom.js";
-import { dismiss, outbox, refused, send, state, waiting } from "./outbox.js";
+import { dismiss, outbox, refused, send, sendAgain, state, waiting } from "./outbox.js";
 import * as store from "./store.js";
 import { minutes, rested } from "./clock.js";
 
@@ -39,7 +39,9 @@ function refusedNote(entry) {
     { class: "note bad", role: "alert" },
     h("p", {}, h("b", {}, `An answer was not taken: ${entry.why}.`), " It is kept here."),
     text || entry.body.reason ? h("details", {}, h("summary", {}, "What you had answered"), h("pre", { class: "raw", dir: "auto" }, [text, entry.body.reason].filter(Boolean).join("\n\n"))) : null,
-    h("button", { type: "button", onclick: () => dismiss(entry) }, "I have seen it; throw it away"),
+    h("button", { type: "button", onclick: () => sendAgain(entry) }, "Send again"),
+    " ",
+    h("button", { type: "button", class: "quiet", onclick: () => dismiss(entry) }, "I have seen it; throw it away"),
   );
 }
 

@@ -51,6 +51,14 @@ export function dismiss(entry) {
   changed();
 }
 
+/** Let a refused answer wait again, under its old key and in its old place. */
+export function sendAgain({ why, ...entry }) {
+  store.set(entry.name, entry);
+  store.drop(`refused:${entry.body.key}`);
+  changed();
+  send();
+}
+
 /** Send what waits. */
 export function send() {
   clearTimeout(timer);
