@@ -27,7 +27,7 @@ Read = Callable[[Sequences], torch.Tensor]  # [B, H] the score of each head
 Scores = Sequence[Sequence[float]]  # [N][K], a score for each response of each ranking
 
 
-def held_out(model: "ScalarModel", rankings: Sequence[Ranking], scores: Sequence[torch.Tensor]) -> dict:
+def held_out(model: "ScalarModel", rankings: Sequence[Ranking], scores: list[torch.Tensor]) -> dict:
     """Accuracy with its interval, what length alone reaches, the labellers' own agreement, calibration, margins.
 
     `scores` are what `scores_of` says of the rankings.  Each ranking is judged by the score of its own criterion.  Of
@@ -55,7 +55,7 @@ def held_out(model: "ScalarModel", rankings: Sequence[Ranking], scores: Sequence
     return found
 
 
-def verdicts(model: "ScalarModel", rankings: Sequence[Ranking], scores: Sequence[torch.Tensor]) -> list[dict]:
+def verdicts(model: "ScalarModel", rankings: Sequence[Ranking], scores: list[torch.Tensor]) -> list[dict]:
     """Of each ranking its texts, people's places, and each response's score by the ranking's own criterion; `unit` is what
     one of its scores is in the loss's unit, so that sigmoid(unit (a - b)) is how likely people are to prefer a.
     `scores` are what `scores_of` says of the rankings."""
