@@ -134,6 +134,23 @@ def test_a_file_that_is_not_there_yet(tmp_path):
     assert growing.read() == [{"step": 0}] and growing.version == 0
 
 
+def test_a_file_that_takes_the_place_of_the_open_one_is_read_from_its_beginning(tmp_path, monkeypatch):
+    path, new = tmp_path / "metrics.jsonl", tmp_path / "new"
+    path.write_text('{"step": 0}\n{"step": 1}\n')
+    new.write_text('{"step": 0, "reward": 2}\n{"step": 1, "reward": 3}\n')
+    growing, opened = Growing(path), Path.open
+
+    def and_then_replaced(self, *given):
+        stream = opened(self, *given)
+        if new.exists():
+            new.replace(path)
+        return stream
+
+    monkeypatch.setattr(Path, "open", and_then_replaced)
+    assert growing.read() == [{"step": 0}, {"step": 1}]  # of the file that was open
+    assert growing.read() == [{"step": 0, "reward": 2}, {"step": 1, "reward": 3}] and growing.version == 1
+
+
 def test_findings_are_told_where_there_are_some(root):
     run = made_run(root / "run")
     asked = asking(root)
@@ -311,6 +328,18 @@ def test_what_cannot_be_read_is_told(root):
     (run / "tokens/step-000001.parquet").write_bytes(b"PAR1 not really")
     answer = asking(root).get("/api/rows/run")
     assert answer.status_code == 404 and "not there" in answer.json()["found"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("verdicts.jsonl", '{"prompt": '), ("verdicts.jsonl", '{"prompt": "p"}\n'), ("summary.json", '{"accuracy": ')]
+)
+def test_a_damaged_file_of_a_reward_model_is_told(root, name, content):
+    run = made_run(root / "run", steps=1)
+    (run / "inputs.json").write_text(json.dumps({"stage": "reward", "inputs": {}}))
+    assert asking(root).get("/reward/run").status_code == 200
+    (run / name).write_text(content)
+    answer = asking(root).get("/reward/run")
+    assert answer.status_code == 404 and "cannot be read" in answer.text
 
 
 # --- the verb ---

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from handrail.batch import RankingBatch, Sequences
 from handrail.cli import app
 from handrail.config import read_yaml
-from handrail.errors import ConfigError, HandrailError, RewardError
+from handrail.errors import ConfigError, HandrailError, RewardError, RunError
 from handrail.parallel import Parallel
 from handrail.recipes import dpo, parts, ppo, reward, reward_parts, sft
 from handrail.recipes.dpo_exam import Exam
@@ -239,6 +239,20 @@ def test_an_error_in_one_process_is_raised_in_all_and_they_stay_together(tmp_pat
         assert seen["few"] == [7.0] and seen["none"] == (0, 2)
         assert seen["totals"] == {"all": 2.0, "last": 2.5}
         assert seen["norm"] == (pytest.approx(48**0.5), [4.0] * 3, None), "a gradient that no process has is not made"
+
+
+def test_memory_that_ran_out_is_not_told_as_the_loss_of_the_others(monkeypatch):
+    def full(_: Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def gone(_: Tensor) -> None:
+        raise RuntimeError("connection closed by peer")
+
+    parameter = nn.Parameter(torch.zeros(1))
+    for happens, told in ((full, torch.OutOfMemoryError), (gone, RunError)):
+        monkeypatch.setattr(torch.distributed, "all_reduce", happens)
+        with pytest.raises(told):
+            Parallel(0, 2).sum_gradients([parameter])
 
 
 def test_verbs_for_one_process_refuse_several(monkeypatch):

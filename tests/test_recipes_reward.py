@@ -223,6 +223,15 @@ def test_a_test_by_other_criteria_is_refused(world, tmp_path):
 # --- what the summary says ---
 
 
+def test_the_held_out_rankings_are_read_once(world, tmp_path, monkeypatch):
+    read, whole = [], ScalarModel.head_scores
+    monkeypatch.setattr(ScalarModel, "head_scores", lambda model, rows: (read.append(len(rows)), whole(model, rows))[1])
+    run = reward.run(world.reward(tmp_path / "run", {"epochs": 1}))
+    rankings = [json.loads(line) for line in (run.folder / "verdicts.jsonl").read_text().splitlines()]
+    assert run.summary["test_rankings"] == len(rankings) > 1
+    assert read == [8, sum(len(ranking["responses"]) for ranking in rankings)], "those that it is normalised on, then those"
+
+
 def test_the_summary_tells_of_every_head_and_every_criterion(models):
     found = {name: json.loads((Path(folder) / "summary.json").read_text()) for name, folder in models.items()}
     for summary in found.values():

@@ -57,6 +57,28 @@ def test_a_run_from_its_beginning_to_its_end(tmp_path):
         assert again.finished and again.summary == {"loss": 0.2}
 
 
+def test_what_the_last_look_finds_has_the_summary_before_it_and_is_durable(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size if os.fstat(descriptor).st_ino == findings.stat().st_ino else 0)
+        sync(descriptor)
+
+    def look(number: int, last: bool) -> str:
+        if last:
+            assert (tmp_path / "run/summary.json").exists()
+            run.found(number, {"name": "ill", "evidence": "seen at the end"})
+            monkeypatch.setattr(os, "fsync", noted)
+        return ""
+
+    findings = tmp_path / "run/findings.jsonl"
+    with opened(tmp_path / "run") as run:
+        run.attend(look)
+        step(run, 0)
+        run.finish({})
+    assert synced == [findings.stat().st_size]
+
+
 def test_resume_cuts_what_came_after_the_checkpoint(tmp_path):
     folder = tmp_path / "run"
     with opened(folder) as run:

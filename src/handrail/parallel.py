@@ -133,9 +133,11 @@ class Parallel:
 
     @contextmanager
     def _living(self) -> Iterator[None]:
-        """Raises RunError where a process that is waited for has died."""
+        """Raises RunError where a process that is waited for has died.  This one's own want of memory is told as it is."""
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0].split("] ", 1)[-1].partition(". ")[0]  # without where in whose source
             raise RunError(

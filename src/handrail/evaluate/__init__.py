@@ -20,7 +20,7 @@ from handrail.evaluate.judges import FunctionJudge, Judge, PartnerFunction, Rewa
 from handrail.evaluate.overlap import bleu, distinct_n, repetition, rouge_l
 from handrail.evaluate.pairwise import EndpointJudge, Judgements, rubric_of
 from handrail.evaluate.people import PeopleSettings, people, read_verdicts
-from handrail.evaluate.reward_model import held_out, verdicts
+from handrail.evaluate.reward_model import held_out, scores_of, verdicts
 from handrail.evaluate.winrate import WinRate, bootstrap, judged_rate, win_rate
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "repetition",
     "rouge_l",
     "rubric_of",
+    "scores_of",
     "total",
     "verdicts",
     "win_rate",

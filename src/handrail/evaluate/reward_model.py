@@ -1,11 +1,12 @@
 """What a reward model shows on held-out rankings: by itself, by criterion, head by head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
 
+from handrail.batch import Sequences
 from handrail.data import Codec, ranking_batch
 from handrail.evaluate.accuracy import (
     accuracy,
@@ -22,16 +23,18 @@ from handrail.records import Ranking
 if TYPE_CHECKING:  # importing a model costs seconds that a judge by function need not wait
     from handrail.models import Heads, ScalarModel
 
+Read = Callable[[Sequences], torch.Tensor]  # [B, H] the score of each head
 Scores = Sequence[Sequence[float]]  # [N][K], a score for each response of each ranking
 
 
-def held_out(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> dict:
+def held_out(model: "ScalarModel", rankings: Sequence[Ranking], scores: list[torch.Tensor]) -> dict:
     """Accuracy with its interval, what length alone reaches, the labellers' own agreement, calibration, margins.
 
-    Each ranking is judged by the score of its own criterion.  Of several criteria also one by one, and what the sum of
-    them reaches; of several heads also one by one, and what their disagreement is worth.
+    `scores` are what `scores_of` says of the rankings.  Each ranking is judged by the score of its own criterion.  Of
+    several criteria also one by one, and what the sum of them reaches; of several heads also one by one, and what their
+    disagreement is worth.
     """
-    heads, units, scores = model.heads, model.units().tolist(), scores_of(model, codec, rankings)
+    heads, units = model.heads, model.units().tolist()
     own = [heads.criteria.index(r.criterion) for r in rankings]
     by_criterion = [model.by_criterion(s)[:, c].tolist() for s, c in zip(scores, own, strict=True)]
     lengths = [[float(len(response)) for response in r.responses] for r in rankings]
@@ -52,10 +55,11 @@ def held_out(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) ->
     return found
 
 
-def verdicts(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> list[dict]:
+def verdicts(model: "ScalarModel", rankings: Sequence[Ranking], scores: list[torch.Tensor]) -> list[dict]:
     """Of each ranking its texts, people's places, and each response's score by the ranking's own criterion; `unit` is what
-    one of its scores is in the loss's unit, so that sigmoid(unit (a - b)) is how likely people are to prefer a."""
-    units, found = model.units().tolist(), scores_of(model, codec, rankings)
+    one of its scores is in the loss's unit, so that sigmoid(unit (a - b)) is how likely people are to prefer a.
+    `scores` are what `scores_of` says of the rankings."""
+    units = model.units().tolist()
     own = [model.heads.criteria.index(r.criterion) for r in rankings]
     return [
         {
@@ -63,21 +67,24 @@ def verdicts(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) ->
             "prompt": r.prompt.text,
             "responses": list(r.responses),
             "places": list(r.places),
-            "scores": model.by_criterion(scores)[:, c].tolist(),
+            "scores": model.by_criterion(s)[:, c].tolist(),
             "unit": units[c],
             "labeller": r.labeller,
             "criterion": r.criterion,
         }
-        for r, scores, c in zip(rankings, found, own, strict=True)
+        for r, s, c in zip(rankings, scores, own, strict=True)
     ]
 
 
 @torch.no_grad()
-def scores_of(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]) -> list[torch.Tensor]:
-    """[K, H] the score of each head for each response, a tensor for each ranking."""
+def scores_of(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking], read: Read | None = None) -> list[torch.Tensor]:
+    """[K, H] the score of each head for each response, a tensor for each ranking.
+
+    `read` asks for the heads' scores of all responses in the model's place: of several processes together.
+    """
     model.hf.eval()
     batch = ranking_batch(codec, rankings, model.context)
-    flat = model.head_scores(batch.sequences).cpu()
+    flat = (read or model.head_scores)(batch.sequences).cpu()
     return [flat[row[mask]] for row, mask in zip(batch.index, batch.mask, strict=True)]
 
 

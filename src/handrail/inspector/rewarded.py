@@ -46,9 +46,12 @@ def read_verdicts(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as error:
         raise DataError(f"{path}: not JSON lines: {error}", "what the reward stage writes") from error
+    if not all(isinstance(one, dict) and one.keys() >= {"prompt", "responses", "places", "scores"} for one in found):
+        raise DataError(f"{path}: lines that are no verdicts", "what the reward stage writes")
+    return found
 
 
 def pairs(verdicts: list[dict[str, Any]]) -> list[Pair]:

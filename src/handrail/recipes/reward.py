@@ -13,6 +13,7 @@ them sees are objects that `handrail.recipes.reward_parts.build` makes from the 
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from handrail.algo.preference import centring_loss
 from handrail.batch import RankingBatch, Sequences
 from handrail.data import ranking_batch
-from handrail.evaluate import held_out, verdicts
+from handrail.evaluate import held_out, scores_of, verdicts
 from handrail.models import ScalarModel
 from handrail.recipes.parts import cosine, derive, native_engine, open_run, prefixed, seed_everything, shuffled, slices, under
 from handrail.recipes.progress import cumulative, progress
@@ -68,9 +69,9 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
             run.check()
     model.normalise(outputs(cfg, parts))
     parts.parallel.first(lambda: model.save(run.folder / "model", parts.codec.tokenizer))
-    tested = held_out(model, parts.codec, parts.test)
-    run.keep_lines("verdicts.jsonl", verdicts(model, parts.codec, parts.test))
-    run.finish({**tested, "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
+    scores = scores_of(model, parts.codec, parts.test, partial(parts.parallel.each, model.head_scores))
+    run.keep_lines("verdicts.jsonl", verdicts(model, parts.test, scores))
+    run.finish({**held_out(model, parts.test, scores), "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
 
 
 def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) -> dict[str, float]:

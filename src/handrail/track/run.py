@@ -268,7 +268,8 @@ class Run:
         """The run is complete.  `summary` says what came of it; of the checkpoints the last stays."""
         self._conclude(summary)
         self.summary = summary
-        self._attended(True)
+        self._attended(True)  # what a run ended with is among what is looked at, so that its summary comes first
+        self._findings.sync()
         logger.info("%s: finished", self.stage)
 
     @by_the_first

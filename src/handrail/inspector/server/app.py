@@ -1,5 +1,6 @@
 """The app put together: the pages, what they ask for, and what is answered when something is not there."""
 
+import json
 from pathlib import Path
 
 import pyarrow
@@ -10,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from handrail import __version__
+from handrail.errors import HandrailError
 from handrail.feedback.server.app import STATIC as SHARED
 from handrail.feedback.server.security import LOOPBACK, Guard
 from handrail.inspector.server import api, pages
@@ -33,6 +35,8 @@ def create_app(root: Path) -> FastAPI:
     app.add_exception_handler(RequestValidationError, unfit)
     for kind in (OSError, IndexError, pyarrow.ArrowException):
         app.add_exception_handler(kind, gone)
+    for kind in (HandrailError, json.JSONDecodeError, UnicodeDecodeError):
+        app.add_exception_handler(kind, damaged)
     app.add_middleware(Guard, hosts=frozenset(LOOPBACK), largest=LARGEST)
     return app
 
@@ -60,6 +64,11 @@ async def unfit(request: Request, error: Exception) -> Response:
 async def gone(request: Request, error: Exception) -> Response:
     """A file that went away or changed while it was read, as when a run goes on from a checkpoint; or a row that is not there."""
     return told(request, 404, f"it is not there, or not any more: {error}"[:500])
+
+
+async def damaged(request: Request, error: Exception) -> Response:
+    """A file of the run's that is not what a run writes."""
+    return told(request, 404, f"a file of the run cannot be read: {error}"[:500])
 
 
 def told(request: Request, status: int, found: str) -> Response:

@@ -1,5 +1,6 @@
 """Files of JSON lines that a run may still be writing, read on from where they were read to."""
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
@@ -26,7 +27,7 @@ class Growing:
             return self.lines
 
     def _catch_up(self, stream: Any) -> None:
-        found = self.path.stat()
+        found = os.fstat(stream.fileno())  # of what is open: another file may take its place by name
         file = (found.st_dev, found.st_ino)
         if file != self._file or found.st_size < self._at:
             self._begin(file)
