@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -363,5 +364,10 @@ def test_the_verb_serves_until_it_is_told_to_end(root):
         assert process.stdout
         where = process.stdout.readline().split()[1]
         assert where.startswith("http://127.0.0.1:")
-        process.send_signal(signal.SIGINT)  # Ctrl-C
-        assert process.wait(30) == 0
+        try:
+            with urlopen(where, timeout=30) as page:  # now it hears signals, also where its parent did not
+                assert page.status == 200
+            process.send_signal(signal.SIGINT)  # Ctrl-C
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
