@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from handrail.errors import InputError, StorageError
 
 BUSY = 10.0  # seconds to wait for another process that writes to the same SQLite file
+SECRETS = ("password", "passfile", "sslpassword")  # what PostgreSQL takes in the query of a URL
 
 
 class Busy(StorageError):
@@ -165,12 +166,14 @@ def file_of(where: str) -> Path | None:
 
 def without_password(url: str) -> str:
     """The URL of a store, with nothing in it that is secret."""
-    return make_url(url).set(password=None).render_as_string(hide_password=False)
+    found = make_url(url).difference_update_query(SECRETS)
+    plain = URL.create(found.drivername, found.username, None, found.host, found.port, found.database, found.query)
+    return plain.render_as_string(hide_password=False)  # `set` takes no password away
 
 
 def shown(where: str) -> str:
     """A database without its password."""
     try:
-        return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+        return make_url(where).difference_update_query(SECRETS).render_as_string(hide_password=True) if "://" in where else where
     except ArgumentError:
         return "the given URL"
