@@ -666,6 +666,19 @@ def test_a_deleted_person_is_gone_and_the_labels_stay(world: World, memory: Path
         assert b"Must Go" not in kept and b"labeller-gone" in kept, "not even in a page that is free"
 
 
+def test_one_who_is_left_out_must_have_been_there(world: World):
+    """A pseudonym with a typing error would leave nobody out, and nobody would see it."""
+    world.make_task(pair(1))
+    person, admin = people.invite(world.db, "One", to=["support"], pseudonym="labeller-left-out"), world.admin()
+    world.act(person, world.give(person)[0])
+    with pytest.raises(InputError) as refused:
+        snapshots.take(world.db, "support", Rules(without=("labeller-lef-out",)))
+    assert "labeller-lef-out" in refused.value.found and "labeller-left-out" in refused.value.remedy
+    assert snapshots.all_snapshots(world.db, "support") == []
+    people.remove(world.db, "labeller-left-out", admin)
+    assert snapshots.take(world.db, "support", Rules(without=("labeller-left-out",)))[0].labels == 0, "also when they are deleted"
+
+
 def test_a_link_lets_one_in_once_also_at_the_same_moment(world: World):
     secret = people.issue(world.db, world.labeller(), "link")
     entered = together(*[lambda: people.enter(world.db, secret)] * 6)
