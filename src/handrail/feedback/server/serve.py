@@ -33,7 +33,7 @@ def serve(
         people.announce(db, where)
         say(f"Handrail feedback: {where}")
         if settings.sign_in and people.nobody_yet(db):
-            admin = people.invite(db, "Admin", "admin", pseudonym="admin")
+            admin = people.first_admin(db, "Admin", "admin")
             say(f"Sign in as the first admin, once, at {where}/enter/{people.issue(db, admin, 'link')}")
         server.run(sockets=[socket])
 

@@ -104,6 +104,11 @@ class Database:
         if not self.sqlite:
             connection.execute(text("select pg_advisory_xact_lock(706, :project)"), {"project": project})
 
+    def lock_people(self, connection: Connection) -> None:
+        """Until the transaction ends, nobody else is deleted, so that two admins who delete each other do not both go."""
+        if not self.sqlite:
+            connection.execute(text("select pg_advisory_xact_lock(707)"))
+
     def lock_task(self, connection: Connection, task: int) -> None:
         """Until the transaction ends, nobody else gives out or takes in labels of this task."""
         if not self.sqlite:  # an SQLite transaction that writes is alone anyway
