@@ -153,6 +153,10 @@ def test_somebody_is_invited_and_deleted(here: Path) -> None:
     assert {one["pseudonym"]: one["name"] for one in call("status")["people"]}["labeller-1"] is None
     assert len(snapshots.labels(db, "support")) == 12
     assert "nobody has the pseudonym" in call("delete", "labeller-1", status=2)["error"]["found"]
+    again = call("invite", "--again", "labeller-2", "--address", "https://labels.example.org")
+    assert people.peek(db, again["link"].rsplit("/", 1)[1]) == people.named(db, "labeller-2"), "a new link for the same person"
+    assert "nobody has" in call("invite", "--again", "labeller-1", status=2)["error"]["found"]
+    assert "--again beside" in call("invite", "--again", "labeller-2", "--admin", status=2)["error"]["found"]
     db.close()
 
 

@@ -6,11 +6,13 @@ Each test of the store runs on SQLite, and in the slow suite on PostgreSQL too.
 import json
 import re
 
+import httpx2
 import pytest
 from sqlalchemy import func, select
 
 from feedback_world import DATABASES, World, assert_replay, pair
-from handrail.errors import InputError
+from handrail.errors import InputError, RunError
+from handrail.feedback.client import Client
 from handrail.feedback.kinds import Compared, Item, TaskSettings
 from handrail.feedback.quality.figures import wilson
 from handrail.feedback.store import assignment, flags, people, projects, review, skips, snapshots
@@ -238,6 +240,37 @@ def test_a_labeller_takes_up_again_what_has_room(world: World):
     assert_replay(world.db)
     projects.revise(world.db, task, task.settings.model_copy(update={"paused": True}))
     assert skips.take_up(world.db, task, one) == 0
+
+
+def test_what_an_adjudicator_skips_is_offered_to_nobody(world: World):
+    task, admin = world.make_task(pair(1)), world.admin()
+    item = review.item_states(world.db, task)[0].id
+    answer = world.client(admin).post(f"/api/tasks/{task.id}/items/{item}/adjudicate", json={"key": "the-settling-key", "act": "skip"})
+    assert answer.status_code == 200
+    assert skips.offer_again(world.db, admin, task, item) == 0 and skips.take_up(world.db, task, admin) == 0
+
+
+def test_a_number_that_no_database_gives_is_refused(world: World):
+    task, office = world.make_task(pair(1)), world.client(world.admin())
+    assert office.post(f"/api/tasks/{task.id}/flags/{2**31}", json={"verdict": "dismiss"}).status_code == 422
+    assert office.get("/api/audit", params={"before": 2**31}).status_code == 422
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_what_may_have_arrived_is_made_once(world: World, status: int):
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(status)
+
+    client = Client("http://127.0.0.1", "token", patience=0.2, transport=httpx2.MockTransport(answer))
+    with pytest.raises(RunError, match="broke off"):
+        client.make_project("other")
+    assert len(asked) == 1
+    with pytest.raises(RunError, match="does not answer"):
+        client.me()
+    assert len(asked) > 2, "what makes nothing is asked again"
 
 
 def test_whether_there_is_more_is_told_for_each_person(world: World):

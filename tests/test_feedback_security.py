@@ -13,8 +13,9 @@ from sqlalchemy import select
 
 from feedback_world import World, new_key, pair
 from handrail.errors import InputError
+from handrail.feedback import provenance
 from handrail.feedback.kinds import Item, TaskSettings
-from handrail.feedback.server import ServerSettings, serve
+from handrail.feedback.server import ServerSettings
 from handrail.feedback.server.security import COOKIE, SMALL
 from handrail.feedback.server.serve import bound
 from handrail.feedback.store import Database, people, projects
@@ -313,11 +314,18 @@ def test_logs_and_errors_have_no_secret_and_no_text_of_people(world: World, capl
     assert "events" not in answer.text, "nor does the answer tell how the store is made"
 
 
-def test_a_password_of_the_database_is_not_shown(tmp_path: Path):
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://handrail:the-password@127.0.0.1:1/none", "postgresql://handrail@127.0.0.1:1/none?password=the-password&sslmode=prefer"],
+)
+def test_a_password_of_the_database_is_not_shown(tmp_path: Path, url: str):
     with pytest.raises(Exception) as refused:
-        Database.open("postgresql://handrail:the-password@127.0.0.1:1/none")
+        Database.open(url)
     told = [str(one) for one in chain([refused.value], *pairwise([refused.value]))]
     assert "the-password" not in "".join(told) and "127.0.0.1" in told[0]
+    noted = provenance.seen_from(tmp_path, url)
+    assert "the-password" not in noted and noted.startswith("postgresql://handrail@127.0.0.1:1/none")
+    assert ("sslmode=prefer" in noted) == ("sslmode" in url), "what is no secret stays: it leads back to the store"
 
 
 # Where it is served.
@@ -330,11 +338,12 @@ def test_a_password_of_the_database_is_not_shown(tmp_path: Path):
         ({"host": "192.0.2.1"}, "--public"),
         ({"host": "::"}, "--public"),
         ({"host": "0.0.0.0", "public": "https://labels.example.org", "sign_in": False}, "signing in"),
+        ({"host": "127.0.0.1", "public": "https://labels.example.org", "sign_in": False}, "signing in"),  # a proxy stands before it
     ],
 )
 def test_it_does_not_start_where_others_could_reach_it_unasked(world: World, settings: dict, words: str):
     with pytest.raises(InputError, match=words):
-        serve(world.db, ServerSettings(port=0, **settings))
+        bound(world.db, ServerSettings(port=0, **settings), None)
 
 
 def test_an_answer_is_sent_at_once(world: World):

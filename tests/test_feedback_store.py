@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from scipy.stats import binomtest, chisquare
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, func, select, text, update
 
 from feedback_world import DATABASES, Clock, World, assert_replay, new_key, pair, together
 from handrail.errors import InputError, StorageError
@@ -32,6 +32,7 @@ from handrail.feedback.store.chats import Chosen, Said
 from handrail.feedback.store.labels import Conflict, NotThere, Submission
 from handrail.feedback.store.snapshots import Rules
 from handrail.feedback.store.tables import METADATA, assignments, events, items
+from handrail.feedback.store.tables import people as people_table
 from handrail.records import Prompt
 
 pytestmark = pytest.mark.parametrize("where", DATABASES, indirect=True)
@@ -666,6 +667,33 @@ def test_a_deleted_person_is_gone_and_the_labels_stay(world: World, memory: Path
     if world.db.sqlite:
         kept = b"".join(path.read_bytes() for path in memory.glob("feedback.db*"))
         assert b"Must Go" not in kept and b"labeller-gone" in kept, "not even in a page that is free"
+
+
+def test_one_who_is_left_out_must_have_been_there(world: World):
+    """A pseudonym with a typing error would leave nobody out, and nobody would see it."""
+    world.make_task(pair(1))
+    person, admin = people.invite(world.db, "One", to=["support"], pseudonym="labeller-left-out"), world.admin()
+    world.act(person, world.give(person)[0])
+    with pytest.raises(InputError) as refused:
+        snapshots.take(world.db, "support", Rules(without=("labeller-lef-out",)))
+    assert "labeller-lef-out" in refused.value.found and "labeller-left-out" in refused.value.remedy
+    assert snapshots.all_snapshots(world.db, "support") == []
+    people.remove(world.db, "labeller-left-out", admin)
+    assert snapshots.take(world.db, "support", Rules(without=("labeller-left-out",)))[0].labels == 0, "also when they are deleted"
+
+
+def test_a_store_has_an_admin_as_long_as_it_ever_had_one(world: World):
+    first = people.first_admin(world.db, "Admin", "admin")
+    with pytest.raises(InputError, match="last admin"):
+        people.remove(world.db, first.pseudonym)
+    assert people.named(world.db, "admin") == first
+    second = world.admin()
+    people.remove(world.db, first.pseudonym)
+    with world.db.write() as connection:  # as in a store from before the last one stayed
+        connection.execute(update(people_table).values(name=None, deleted=1.0).where(people_table.c.id == second.id))
+    assert people.nobody_yet(world.db)
+    again = people.first_admin(world.db, "Admin", "admin")
+    assert again.admin and again.pseudonym.startswith("admin-") and not people.nobody_yet(world.db)
 
 
 def test_a_link_lets_one_in_once_also_at_the_same_moment(world: World):

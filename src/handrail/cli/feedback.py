@@ -178,10 +178,12 @@ def invite(
     address: Annotated[
         str, typer.Option("--address", metavar="URL", help="Where people open the app.", show_default="where it was last served")
     ] = "",
+    again: Annotated[bool, typer.Option("--again", help="NAME is the pseudonym of somebody who is there: a new link or token.")] = False,
     db: Db = STORE,
 ) -> dict:
     """Invite somebody: prints a link that signs them in once, or a token. It is told only now.
 
+    With --again it is for somebody who is there already: another device, a lost link, or a store that was restored.
     The link leads to where the app was last served; if it does not answer there now, that is said.
 
     Example:  [bold]handrail feedback invite "Labeller One" --project support[/]
@@ -189,11 +191,16 @@ def invite(
     from handrail.feedback.client import status_of
     from handrail.feedback.store import people
 
+    if again and (project or admin or pseudonym):
+        raise InputError("--again beside --project, --admin or --pseudonym", "--again with a pseudonym alone", "leave the others away")
     with store(db) as open_store:
-        person = people.invite(open_store, name, "admin" if admin else "labeller", project or [], pseudonym)
+        if again:
+            person = people.named(open_store, name)
+        else:
+            person = people.invite(open_store, name, "admin" if admin else "labeller", project or [], pseudonym)
         secret = people.issue(open_store, person, "token" if token else "link")
         found = (address or people.last_address(open_store) or "http://127.0.0.1:8000").rstrip("/")
-    out.print(Text.assemble(("✓ ", "green"), f"{name} is {person.pseudonym}; told only now:"))
+    out.print(Text.assemble(("✓ ", "green"), f"{person.name} is {person.pseudonym}; told only now:"))
     told: dict[str, Any] = {"pseudonym": person.pseudonym, "role": person.role}
     if token:
         out.print(Text(secret), soft_wrap=True)

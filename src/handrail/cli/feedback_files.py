@@ -122,7 +122,7 @@ def archive(file: File, project: Project, db: Db = STORE) -> dict:
 def restore(file: File, db: Db = STORE) -> dict:
     """Bring a project that was kept in a file into an empty store.
 
-    People come back under their pseudonyms and without access: give each a new link.
+    People come back under their pseudonyms and without access: `handrail feedback invite --again PSEUDONYM` gives each a new link.
 
     Example:  [bold]handrail feedback restore support.jsonl --db again.db[/]
     """

@@ -24,7 +24,8 @@ from handrail.feedback.server.api import Acknowledgement, Asked, Chat, Given, Me
 from handrail.feedback.server.manage import Exported, Invited, Taken, TaskState
 from handrail.feedback.store.snapshots import Rules
 
-AGAIN = {429, 502, 503, 504, 507}  # nothing was done
+AGAIN = {429, 503, 507}  # nothing was done
+UNSURE = {502, 504}  # a proxy does not know: it may have arrived
 BATCH = 500  # items in one request
 
 
@@ -151,13 +152,13 @@ class Client:
         while True:
             try:
                 response = self.http.request(method, path, json=body)
-                if response.status_code not in AGAIN:
+                if response.status_code not in AGAIN | UNSURE:
                     break
-                why = f"status {response.status_code}"
+                why, unsure = f"status {response.status_code}", response.status_code in UNSURE
             except httpx2.TransportError as error:
-                why = str(error) or type(error).__name__
-                if once and not isinstance(error, httpx2.ConnectError):
-                    raise RunError(f"{self.address} broke off: {why}", "", "see whether it was done, then do it again if not") from error
+                why, unsure = str(error) or type(error).__name__, not isinstance(error, httpx2.ConnectError)
+            if once and unsure:
+                raise RunError(f"{self.address} broke off: {why}", "", "see whether it was done, then do it again if not")
             if time.monotonic() + pause > until:
                 raise RunError(f"{self.address} does not answer: {why}", f"within {self.patience:g} s", "is the feedback app running?")
             time.sleep(pause)

@@ -18,9 +18,10 @@ from handrail.records import Record
 
 router = APIRouter(prefix="/api", tags=["running projects"])
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+MOST = 2**31 - 1  # of a number that the database gives
 Limit = Annotated[int, Query(ge=1, le=1000)]
-FlagId = Annotated[int, Path(ge=1, le=2**53)]
-Before = Annotated[int | None, Query(ge=1, le=2**53)]
+FlagId = Annotated[int, Path(ge=1, le=MOST)]
+Before = Annotated[int | None, Query(ge=1, le=MOST)]
 
 
 class NewProject(Record):

@@ -33,7 +33,7 @@ def serve(
         people.announce(db, where)
         say(f"Handrail feedback: {where}")
         if settings.sign_in and people.nobody_yet(db):
-            admin = people.invite(db, "Admin", "admin", pseudonym="admin")
+            admin = people.first_admin(db, "Admin", "admin")
             say(f"Sign in as the first admin, once, at {where}/enter/{people.issue(db, admin, 'link')}")
         server.run(sockets=[socket])
 
@@ -86,10 +86,9 @@ def listening(settings: ServerSettings) -> Socket:
 
 def check(settings: ServerSettings) -> None:
     """Whether the app may be served so.  Raises InputError."""
-    if settings.host in LOOPBACK:
-        return
-    if not settings.sign_in:
-        raise InputError(f"host {settings.host} without signing in", "that is for this machine alone", "leave --no-sign-in away")
-    if not settings.public:
+    if not settings.sign_in and (settings.public or settings.host not in LOOPBACK):
+        where = f"--public {settings.public}" if settings.public else f"host {settings.host}"
+        raise InputError(f"{where} without signing in", "that is for this machine alone", "leave --no-sign-in away")
+    if settings.host not in LOOPBACK and not settings.public:
         address = "the address that people will open, such as https://labels.example.org"
         raise InputError(f"host {settings.host} without --public", address, "give --public")

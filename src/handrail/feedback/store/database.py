@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from handrail.errors import InputError, StorageError
 
 BUSY = 10.0  # seconds to wait for another process that writes to the same SQLite file
+SECRETS = ("password", "passfile", "sslpassword")  # what PostgreSQL takes in the query of a URL
 
 
 class Busy(StorageError):
@@ -103,6 +104,11 @@ class Database:
         if not self.sqlite:
             connection.execute(text("select pg_advisory_xact_lock(706, :project)"), {"project": project})
 
+    def lock_people(self, connection: Connection) -> None:
+        """Until the transaction ends, nobody else is deleted, so that two admins who delete each other do not both go."""
+        if not self.sqlite:
+            connection.execute(text("select pg_advisory_xact_lock(707)"))
+
     def lock_task(self, connection: Connection, task: int) -> None:
         """Until the transaction ends, nobody else gives out or takes in labels of this task."""
         if not self.sqlite:  # an SQLite transaction that writes is alone anyway
@@ -165,12 +171,14 @@ def file_of(where: str) -> Path | None:
 
 def without_password(url: str) -> str:
     """The URL of a store, with nothing in it that is secret."""
-    return make_url(url).set(password=None).render_as_string(hide_password=False)
+    found = make_url(url).difference_update_query(SECRETS)
+    plain = URL.create(found.drivername, found.username, None, found.host, found.port, found.database, found.query)
+    return plain.render_as_string(hide_password=False)  # `set` takes no password away
 
 
 def shown(where: str) -> str:
     """A database without its password."""
     try:
-        return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+        return make_url(where).difference_update_query(SECRETS).render_as_string(hide_password=True) if "://" in where else where
     except ArgumentError:
         return "the given URL"

@@ -147,7 +147,13 @@ def the_only_one(db: Database) -> Person:
     query = select(people.c.id, people.c.pseudonym, people.c.name, people.c.role).order_by(people.c.id)
     with db.read() as connection:
         found = connection.execute(query.where(people.c.role == "admin", people.c.deleted.is_(None))).first()
-    return Person(*found) if found else invite(db, "You", "admin", pseudonym="you")
+    return Person(*found) if found else first_admin(db, "You", "you")
+
+
+def first_admin(db: Database, name: str, pseudonym: str) -> Person:
+    """The admin of a store without one, under a pseudonym made up where somebody, who may be deleted, has this one."""
+    taken = {one["pseudonym"] for one in everybody(db)}
+    return invite(db, name, "admin", pseudonym=f"{pseudonym}-{secrets.token_hex(4)}" if pseudonym in taken else pseudonym)
 
 
 def nobody_yet(db: Database) -> bool:
@@ -157,11 +163,18 @@ def nobody_yet(db: Database) -> bool:
 
 
 def remove(db: Database, pseudonym: str, by: Person | None = None) -> None:
-    """Delete a person: name, links, sessions and tokens go, their labels stay under the pseudonym.  Raises InputError."""
+    """Delete a person: name, links, sessions and tokens go, their labels stay under the pseudonym.
+
+    Raises InputError, also for the last admin: nobody could let others in.
+    """
     person = named(db, pseudonym)
     if by is not None and by.id == person.id:
         raise InputError("you are deleting yourself", "another admin can")
     with db.write() as connection:
+        db.lock_people(connection)
+        others = (people.c.role == "admin") & people.c.deleted.is_(None) & (people.c.id != person.id)
+        if person.admin and not connection.scalar(select(func.count()).select_from(people).where(others)):
+            raise InputError(f"{pseudonym} is the last admin", "one of several", "invite another admin first")
         connection.execute(update(people).where(people.c.id == person.id).values(name=None, deleted=db.now()))
         connection.execute(delete(keys).where(keys.c.person == person.id))
         note(db, connection, by, "delete person", {"pseudonym": pseudonym})

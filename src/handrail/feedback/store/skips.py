@@ -16,6 +16,7 @@ from handrail.feedback.store.people import Person, note, project_id
 from handrail.feedback.store.projects import Task, read_tasks
 from handrail.feedback.store.tables import assignments, events, items, members, people
 
+LABELLERS = assignments.c.purpose != "adjudication"  # one who settles was given nothing that could be offered again
 MANY = 20  # items taken up at a time: each is kept for the person until its lease ends
 
 
@@ -41,7 +42,7 @@ def stuck(db: Database, project: str) -> list[Skipped]:
 
 def stuck_in(connection: Connection, task: Task, there: set[int]) -> list[Skipped]:
     """Those of one task; `there`: who works in the project.  One who has worked in the task counts too, as admins do."""
-    which = (assignments.c.task == task.id) & (assignments.c.purpose != "adjudication")
+    which = (assignments.c.task == task.id) & LABELLERS
     around = select(assignments.c.person).join(people).where(which, people.c.deleted.is_(None)).distinct()
     everybody = there | set(connection.scalars(around))
     wanting = (items.c.task == task.id) & (items.c.purpose == "work") & (items.c.taken < task.settings.overlap)
@@ -80,7 +81,7 @@ def offer_again(db: Database, by: Person, task: Task, item: str) -> int:
     """Let all who skipped an item be given it again, as if they had never had it; how many they are."""
     with db.write() as connection:
         db.lock_task(connection, task.id)
-        which = (assignments.c.task == task.id) & (assignments.c.item == item) & (assignments.c.state == "skipped")
+        which = (assignments.c.task == task.id) & (assignments.c.item == item) & (assignments.c.state == "skipped") & LABELLERS
         found, now = read(connection, which), db.now()
         for one in found:
             connection.execute(update(assignments).where(assignments.c.id == one.id).values(expires=now))
@@ -97,7 +98,7 @@ def take_up(db: Database, task: Task, person: Person) -> int:
         return taken
     with db.write() as connection:
         db.lock_task(connection, task.id)
-        mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.state == "skipped")
+        mine = (assignments.c.task == task.id) & (assignments.c.person == person.id) & (assignments.c.state == "skipped") & LABELLERS
         for one in read(connection, mine):
             if taken == MANY:
                 break

@@ -1,5 +1,6 @@
 """The labels as they stand, or stood at any event; exports that can be made again byte for byte."""
 
+import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -134,6 +135,7 @@ def take(db: Database, project: str, rules: Rules | None = None, by: Person | No
             db.lock_task(connection, task)  # an event of a lower number could still be on its way
         if absent := set(rules.tasks) - set(connection.scalars(select(tasks.c.name).where(tasks.c.project == number))):
             raise InputError(f"project {project!r} has no task {', '.join(sorted(absent))}", "see `handrail feedback status`")
+        somebody(connection, rules.without)
         last = select(func.coalesce(func.max(events.c.id), 0)).join(tasks, events.c.task == tasks.c.id).where(tasks.c.project == number)
         upto = int(connection.scalar(last) or 0)
         found = through(rules, view(connection, project, upto))
@@ -148,6 +150,16 @@ def take(db: Database, project: str, rules: Rules | None = None, by: Person | No
             connection.execute(insert(snapshots).values(values))
         note(db, connection, by, "export", {"project": project, "snapshot": made.id, "labels": made.labels})
     return made, found
+
+
+def somebody(connection: Connection, names: tuple[str, ...]) -> None:
+    """Whether each is the pseudonym of somebody who is or was there; one misspelt would leave nobody out.  Raises InputError."""
+    there = connection.scalars(select(people.c.pseudonym).order_by(people.c.id)).all()
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else "see `handrail feedback status`"
+            raise InputError(f"nobody has or had the pseudonym {name!r}, who is to be left out", "a pseudonym of the store", remedy)
 
 
 def again(db: Database, snapshot: str) -> tuple[Snapshot, list[Label]]:
