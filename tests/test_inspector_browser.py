@@ -248,6 +248,22 @@ def test_a_curve_tells_its_values_is_smoothed_and_looked_at_closer(seat):
     assert page.locator("#curves svg").first.locator("text").all_text_contents()[-1] in ("50", "40")
 
 
+def test_a_number_that_is_logged_now_and_then_has_a_line_and_one_that_is_no_number_a_gap(seat, root):
+    run = made_run(root / "tested", steps=0)
+    lines = [{"step": step, "reward": float("nan") if step == 5 else 0.1 * step} for step in range(10)]
+    with (run / "metrics.jsonl").open("w") as stream:
+        for line in lines:
+            line |= {"eval_loss": 2.0 - 0.1 * line["step"]} if line["step"] % 3 == 0 else {}
+            stream.write(json.dumps(line).replace("NaN", '"NaN"') + "\n")
+    page = seat.look("/run/tested", "#curves .curve")
+    now_and_then, rewards = (
+        page.locator(f"{part} figure", has_text=name).locator(".curve").first.get_attribute("d")
+        for part, name in (("#further", "eval_loss"), ("#curves", "Reward"))
+    )
+    assert (now_and_then.count("M"), now_and_then.count("L")) == (1, 3)
+    assert (rewards.count("M"), rewards.count("L")) == (2, 7)
+
+
 def test_a_run_that_goes_on_is_followed(seat, root):
     run = made_run(root / "live", steps=2, finished=False)
     holder = {"pid": os.getpid(), "started": process_start(os.getpid()), "host": socket.gethostname()}

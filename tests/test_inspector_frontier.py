@@ -44,6 +44,20 @@ def test_a_run_that_has_not_come_so_far_has_not_parted(tmp_path):
     assert nothing == Frontier({}, {}, None, []) and frontier.picture(nothing) is None
 
 
+@pytest.mark.parametrize(("alpha", "beta"), [(-1.0, 0.0), (-1.0, -0.1)])
+def test_gold_that_only_falls_is_not_said_to_rise(tmp_path, alpha, beta):
+    falling = frontier.read_frontier(tmp_path, tmp_path, steps(alpha, beta))
+    said = " ".join(frontier.told(falling))
+    assert falling.fits["gold"].alpha < 0 and "falls from the start" in said and "rises" not in said
+    assert falling.best is not None and falling.best[1] <= 2  # a step is averaged with its neighbours
+
+
+def test_a_reward_that_falls_with_gold_is_not_said_to_go_on_rising(tmp_path):
+    rows = [row | {"reward": 0.5 - 0.2 * math.sqrt(row["kl"])} for row in steps(1.0, 0.8)]
+    said = " ".join(frontier.told(frontier.read_frontier(tmp_path, tmp_path, rows)))
+    assert "gold is highest" in said and "the reward goes on rising" not in said
+
+
 def test_too_few_steps_are_not_fitted_and_a_kl_below_zero_is_none():
     assert fit([(0.1 * i, 1.0) for i in range(6)]) is None
     assert distances([{"step": 3, "kl": -0.2, "reward": 1.0}], "reward") == [(3, 0.0, 1.0)]

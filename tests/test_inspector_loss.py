@@ -8,7 +8,9 @@ from fastapi.testclient import TestClient
 
 from handrail.inspector.rewarded import pairs, read_verdicts
 from handrail.inspector.server.app import create_app
+from handrail.inspector.server.arithmetic import sums
 from handrail.inspector.server.rows import name_of
+from handrail.inspector.server.terms import Rules
 from handrail.recipes import ppo, reinforce
 from inspector_world import numbers
 from recipe_runs import World, make_world, metrics
@@ -114,6 +116,35 @@ def test_the_same_of_reinforce(world, tmp_path, over):
     lines = {line["named"]: (numbers(line["numbers"]), numbers(line["value"])[0]) for block in found for line in block["lines"]}
     credit, advantage = lines["advantage"]
     assert advantage == pytest.approx((credit[0] - credit[1]) * (credit[2] if len(credit) > 2 else 1), rel=1e-4, abs=1e-5)
+
+
+def test_of_rated_responses_the_policy_is_the_one_that_is_trained_and_not_the_one_that_sampled(world, tmp_path):
+    rated = tmp_path / "rated.jsonl"
+    texts = [f"{word} film, {end}." for word in ("A good", "A bad", "No", "One more") for end in ("yes", "see it", "no")]
+    rated.write_text("".join(json.dumps({"prompt": "How was it?", "response": t, "score": len(t) / 20}) + "\n" for t in texts))
+    over = {"prompts": None, "reward": None, "ratings": {"path": str(rated)}, "responses": 1, "lr": 0.02}
+    over |= {"objective": {"kind": "ppo_clip"}, "baseline": {"kind": "moving_average"}}
+    reinforce.run(world.reinforce(tmp_path / "runs/rl", SHORT | over))
+    asked, row = client(tmp_path / "runs"), name_of(1, 0)
+    found = asked.get("/api/response/rl", params={"row": row}).json()
+    own, old = (next(one["values"] for one in found["quantities"] if one["name"] == name) for name in ("logp", "logp_old"))
+    assert max(abs(a - b) for a, b in zip(own, old, strict=True)) > 1e-3, "the first step has moved it"
+    for token, held in enumerate(found["alternatives"]):
+        mine = next(one["p"] for one in held["policy"] if one["id"] == found["ids"][token])
+        assert mine == pytest.approx(math.exp(own[token]), rel=1e-4)
+        blocks = asked.get("/api/arithmetic/rl", params={"row": row, "token": token}).json()["blocks"]
+        line = next(line for block in blocks for line in block["lines"] if line["named"] == "kl")
+        policy, reference = numbers(line["numbers"])
+        assert policy - reference == pytest.approx(numbers(line["value"])[0], rel=1e-4, abs=2e-5)
+
+
+def test_sums_have_the_value_loss_though_the_first_response_was_left_out():
+    rules = Rules.of("ppo", {"objective": {"kind": "ppo_clip"}})
+    seen = {"update": [0], "count": [2], "weight": [1.0], "logp": [[-1.0, -1.0]], "value": [[0.5, 1.0]]}
+    row = {"advantage": [1.0, 1.0], "logp_old": [-1.0, -1.0], "logp_ref": [-1.0, -1.0], "value": [0.0, 0.0], "return": [1.0, 2.0]}
+    out = row | {f"pass_{name}": [] for name in seen}
+    found = sums([out, row | {f"pass_{name}": value for name, value in seen.items()}], rules, 0, 0.0)
+    assert found["whole"] and found["value_loss"] == pytest.approx((0.5 * 0.25 + 0.5) / 2)
 
 
 def test_the_alternatives_are_what_the_models_hold(traced):

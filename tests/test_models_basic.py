@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -291,6 +292,25 @@ def test_micro_batches_and_recomputation_give_the_same_gradient(hf, monkeypatch)
 
 
 @torch.no_grad()
+def test_the_likeliest_are_those_of_the_law_and_whole_laws_are_not_kept(hf, monkeypatch):
+    policy, sequences, alive, most = LanguageModel(hf), some([(5, 40)] * 10), weakref.WeakSet(), []
+    made = torch.log_softmax
+
+    def counted(*given):
+        alive.add(law := made(*given))
+        most.append(len(alive))
+        return law
+
+    monkeypatch.setattr(torch, "log_softmax", counted)
+    logp, ids = policy.likeliest(sequences, 3, temperature=0.5)
+    assert len(most) > 4 and max(most) <= 2
+    for row in range(10):
+        law = made(hf(input_ids=sequences.ids[row : row + 1]).logits[0, 4:44] / 0.5, -1)
+        best = law.topk(3)
+        torch.testing.assert_close(logp[row, :40], best.values, rtol=1e-4, atol=1e-5)
+        assert (ids[row, :40] == best.indices).float().mean() > 0.98  # but for ties up to rounding
+
+
 def test_autocast_rounds_to_bfloat16_and_returns_float32(hf):
     sequences = some()
     exact, rounded = LanguageModel(hf).logp(sequences), LanguageModel(hf, autocast=True).logp(sequences)

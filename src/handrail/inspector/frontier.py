@@ -37,10 +37,14 @@ class Fit:
 
     @property
     def peak(self) -> float | None:
-        """The distance at which it is highest, None where that is further than any policy goes: it only rises."""
+        """The distance at which it is highest; None where it bends the other way, or that is further than any policy goes."""
         if self.beta <= 0 or self.alpha / self.beta > FURTHEST:
             return None
         return math.exp(self.alpha / self.beta - 1)
+
+    def rises(self, d: float) -> bool:
+        """Whether it goes up at a distance."""
+        return self.alpha - self.beta * (math.log(d) + 1) > 0 if d > 0 else self.alpha > 0
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,15 @@ def told(found: Frontier) -> list[str]:
     farthest = max((d for points in found.points.values() for _, d, _ in points), default=0.0)
     if gold and gold.peak is not None and gold.peak < farthest:
         step = next((step for step, d, _ in found.points["gold"] if d >= gold.peak), None)
-        rises = reward is not None and (reward.peak is None or reward.peak > gold.peak)
+        rises = reward is not None and reward.rises(gold.peak)
         where = f"√KL {gold.peak:.2f}" + (f", which step {step} is the first to reach," if step is not None else "")
         said.append(
             f"By the fitted curves gold is highest at {where} and falls beyond" + ("; the reward goes on rising." if rises else ".")
         )
-    elif gold:
+    elif gold and gold.at(farthest) > gold.start:
         said.append("By the fitted curve gold still rises where the run has come to: reward and gold have not parted.")
+    elif gold:
+        said.append("By the fitted curve gold falls from the start: no step of the run is worth more than the model that it began with.")
     elif "gold" not in found.points:
         said.append("The run has no gold score (a monitor that training does not see): where the two part cannot be told from the reward.")
     if found.best:

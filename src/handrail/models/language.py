@@ -98,8 +98,8 @@ class LanguageModel:
         found = []
         for read in self.scored(sequences):
             with self.forward.precision():
-                laws = [torch.log_softmax(self.project(h).float() / temperature, -1) for h in read.output.split(64)]
-            best = [law.topk(min(count, law.shape[1])) for law in laws]
+                laws = (torch.log_softmax(self.project(h).float() / temperature, -1) for h in read.output.split(64))
+                best = [law.topk(min(count, law.shape[1])) for law in laws]  # at most two laws [64, vocabulary] at a time
             found.append((torch.cat([b.values for b in best]), torch.cat([b.indices for b in best]), read.rows, read.columns))
         return (
             spread(sequences, [(logp, rows, columns) for logp, _, rows, columns in found]),

@@ -309,6 +309,8 @@ def trace(cfg: Reinforcement, parts: Parts, experience: Experience, verdict: Ver
         "advantage": experience.advantage,
         "entropy": verdict.entropy,
     }
+    if verdict.logp is not verdict.logp_old:  # what has sampled is not the policy that the divergence and the entropy are of
+        tokens["logp"] = verdict.logp
     found = token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
     rows = parts.source.kept(experience.rollout.ended).cpu().nonzero()[:, 0]
     return found | parts.witness.columns(rows, cfg.epochs, cfg.minibatches, cfg.seed, step, found["length"])

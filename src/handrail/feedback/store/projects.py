@@ -167,6 +167,19 @@ def settings_at(connection: Connection, task: int) -> dict[int, TaskSettings]:
     return {number: TaskSettings.model_validate(found) for number, found in rows}
 
 
+def all_settings(db: Database, project: str) -> dict[str, dict[int, TaskSettings]]:
+    """The settings of each task of a project by revision: a label means what it meant under those that it was given under.
+
+    Raises InputError.
+    """
+    found: dict[str, dict[int, TaskSettings]] = {}
+    with db.read() as connection:
+        query = select(tasks.c.name, revisions.c.number, revisions.c.settings).join(revisions, revisions.c.task == tasks.c.id)
+        for name, number, settings in connection.execute(query.where(tasks.c.project == project_id(connection, project))):
+            found.setdefault(name, {})[number] = TaskSettings.model_validate(settings)
+    return found
+
+
 def content_of(item: Item) -> str:
     """SHA-256 of what is asked about: prompt, responses, and whether it is practice.  Priority and meta are not in it."""
     told = [item.prompt.model_dump(mode="json", include={"messages"}), item.responses, item.models, item.practice]

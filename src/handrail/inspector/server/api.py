@@ -1,6 +1,7 @@
 """What the pages ask for, as JSON.  Nothing here changes anything."""
 
 import json
+import math
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -57,9 +58,13 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
 
 
 def columns(lines: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Each number that occurs, a value a line, None where a line has none."""
+    """Each number that occurs, a value a line: None where a line has none, "NaN" where it has one that is not finite."""
     names = dict.fromkeys(name for line in lines for name, value in line.items() if isinstance(value, int | float))
-    return {name: [finite(line.get(name)) for line in lines] for name in names}
+
+    def told(value: Any) -> float | str | None:
+        return "NaN" if isinstance(value, float) and not math.isfinite(value) else finite(value)
+
+    return {name: [told(line.get(name)) for line in lines] for name in names}
 
 
 @router.get("/panels/{path:path}")

@@ -59,10 +59,11 @@ def derivation(row: dict[str, Any], rules: Rules, step: int, at: int, number: in
 
 def divergence(row: dict[str, Any], rules: Rules, at: int) -> Block | None:
     """How much fonder of the token the policy is than the reference."""
-    old, reference, kl = (array(row, name) for name in ("logp_old", "logp_ref", "kl"))
-    if old is None or reference is None or kl is None:
+    own, old, reference, kl = (array(row, name) for name in ("logp", "logp_old", "logp_ref", "kl"))
+    name, policy = ("old", old) if own is None else ("before", own)  # rated responses are not the policy's own
+    if policy is None or reference is None or kl is None:
         return None
-    line = Line("KL_t = log π_{old}(y_t) − log π_{ref}(y_t)", f"{n(old[at])} − {p(reference[at])}", n(kl[at]), "kl")
+    line = Line(f"KL_t = log π_{{{name}}}(y_t) − log π_{{ref}}(y_t)", f"{n(policy[at])} − {p(reference[at])}", n(kl[at]), "kl")
     return Block("Divergence", [line], "In nats: above 0 where the policy has grown fonder of this token than the reference is.")
 
 
@@ -262,4 +263,4 @@ def sums(rows: list[dict[str, Any]], rules: Rules, step: int, penalty: float) ->
     updates = len(seen)
     whole = bool(seen) and all(tokens == count for tokens, count in seen.values())
     found = {"whole": whole, "updates": updates, "policy_loss": policy_loss / updates if updates else None}
-    return found | {"value_loss": value / updates if updates and rows[0].get("pass_value") else None}
+    return found | {"value_loss": value / updates if updates and any(row.get("pass_value") for row in rows) else None}

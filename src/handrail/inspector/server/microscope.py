@@ -21,7 +21,7 @@ class Quantity:
 
 QUANTITIES = {
     "advantage": Quantity("advantage", "how much better than expected the token turned out; above 0 it is made more likely", True),
-    "logp": Quantity("log p", "log-probability under the policy, in nats; 0 is certain"),
+    "logp": Quantity("log p", "log-probability under the policy before the update, in nats; 0 is certain"),
     "logp_old": Quantity("log p, old", "log-probability under the policy that sampled it, in nats; 0 is certain"),
     "logp_ref": Quantity("log p, reference", "the same under the reference, the model that the policy began as"),
     "kl": Quantity("KL", "log p − log p of the reference: above 0 where the policy has grown fonder of the token", True),
@@ -78,7 +78,7 @@ def alternatives(row: dict[str, Any], at: int) -> dict[str, Any]:
     """What policy and reference held likely at a place, with probabilities, before the update; the token itself among them."""
     ids = row["ids"][at]
     found: dict[str, Any] = {}
-    for name, own in (("policy", "logp_old"), ("reference", "logp_ref")):
+    for name, own in (("policy", "logp" if row.get("logp") else "logp_old"), ("reference", "logp_ref")):
         of = zip(row[f"{name}_top"][at], row[f"{name}_top_ids"][at], row[f"{name}_top_logp"][at], strict=True)
         found[name] = [{"token": said(text, 100), "id": i, "p": float(np.exp(logp))} for text, i, logp in of]
         if all(one["id"] != ids for one in found[name]):

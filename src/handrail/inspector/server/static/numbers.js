@@ -30,11 +30,11 @@ export class Numbers {
     return Object.keys(this.columns).filter((name) => name !== "step");
   }
 
-  /** {xs, ys} of one number, where it was logged. */
+  /** {xs, ys} of one number, at the steps that logged it; null where it was not finite, so that the line has a gap there. */
   curve(name) {
     const steps = this.columns.step ?? [], values = this.columns[name] ?? [];
-    const kept = steps.map((_, i) => i).filter((i) => values[i] !== undefined);
-    return { xs: kept.map((i) => steps[i]), ys: kept.map((i) => values[i]) };
+    const kept = steps.map((_, i) => i).filter((i) => (values[i] ?? null) !== null);
+    return { xs: kept.map((i) => steps[i]), ys: kept.map((i) => (values[i] === "NaN" ? null : values[i])) };
   }
 }
 
