@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from handrail.errors import DataError, InputError
 from handrail.feedback import provenance, uploads
 from handrail.feedback.formats import read_archive, write_archive
-from handrail.feedback.kinds import Compared, Criterion, Demonstrated, Item, Ranked, Rated, TaskSettings
+from handrail.feedback.kinds import Compared, Criterion, Demonstrated, Item, Ranked, Rated, TaskSettings, as_shown, blinded
 from handrail.feedback.server import ServerSettings, board, create_app
 from handrail.feedback.server.kept import Kept
 from handrail.feedback.store import Database, archive, assignment, labels, people, projects, review, snapshots
@@ -156,15 +156,22 @@ def test_an_item_is_settled_blind_and_leaves_the_list(office: TestClient, db: Da
     one = of_pairs[0]
     address = f"/admin/tasks/{one['task_id']}/items/{one['item']}"
     page = office.get(address).text
-    assert "model-one" not in page and page.count("A is better") == 2 and page.count("B is better") == 1
+    order = blinded(one["item"], 2)
+    letters = "AB" if order == (0, 1) else "BA"
+    assert "model-one" not in page and [page.count(f"{letter} is better") for letter in letters] == [2, 1]
+    where = [page.index(one["responses"][i]) for i in order]
+    assert where == sorted(where), "they stand in an order that tells nothing"
+    listed = office.get("/admin/p/support/disagreements").text
+    assert f"{letters[0]} is better" in listed, "and bear the same letters in the list"
     assert office.post(address, data={"key": key()}).status_code == 422
-    mine = {"key": key(), "better": "1", "strength": "clearly", "reason": "looked twice"}
+    mine = {"key": key(), "better": str(order.index(1)), "strength": "clearly", "reason": "looked twice"}
     assert office.post(address, data=mine, follow_redirects=False).status_code == 303
     assert office.post(address, data=mine, follow_redirects=False).status_code == 303, "pressed twice it is the same"
     left = office.get("/api/projects/support/disagreements").json()
     assert one["item"] not in {each["item"] for each in left} and len(left) == len(disputed) - 1
     [ruling] = [label for label in snapshots.labels(db, "support") if label.item == one["item"]]
     assert (ruling.purpose, ruling.answer, ruling.reason) == ("adjudication", Compared(better=1, strength="clearly"), "looked twice")
+    assert ruling.order == order
     whole = office.get(f"/api/tasks/{one['task_id']}/items/{one['item']}").json()
     assert len(whole["labels"]) == 4 and whole["item"]["settled"] and whole["item"]["labels"] == 3
 
@@ -188,8 +195,8 @@ def test_each_kind_is_settled_by_its_form(office: TestClient, db: Database, kind
     item = review.item_states(db, task, 1)[0].id
     done = office.post(f"/admin/tasks/{task.id}/items/{item}", data=fields | {"key": key()}, follow_redirects=False)
     assert done.status_code == (303 if wanted else 422)
-    rulings = [label.answer for label in review.of_item(db, task, item)[1] if label.purpose == "adjudication"]
-    assert rulings == ([wanted] if wanted else [])
+    rulings = [label for label in review.of_item(db, task, item)[1] if label.purpose == "adjudication"]
+    assert [as_shown(label.answer, label.order) for label in rulings] == ([wanted] if wanted else [])
 
 
 def test_flags_stand_until_they_are_taken_back(office: TestClient, db: Database) -> None:

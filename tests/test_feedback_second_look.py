@@ -13,14 +13,14 @@ from sqlalchemy import func, select
 from feedback_world import DATABASES, World, assert_replay, pair
 from handrail.errors import InputError, RunError
 from handrail.feedback.client import Client
-from handrail.feedback.kinds import Compared, Item, TaskSettings
+from handrail.feedback.kinds import Compared, Item, Ranked, TaskSettings, blinded
 from handrail.feedback.quality.figures import wilson
 from handrail.feedback.store import assignment, flags, people, projects, review, skips, snapshots
 from handrail.feedback.store.labels import Conflict
 from handrail.feedback.store.people import Person
 from handrail.feedback.store.snapshots import Rules
 from handrail.feedback.store.tables import events, tasks
-from handrail.feedback.words import as_seen, begins, measured
+from handrail.feedback.words import as_seen, begins, in_words, measured
 from handrail.records import Prompt
 
 pytestmark = pytest.mark.parametrize("where", DATABASES, indirect=True)
@@ -146,8 +146,8 @@ def test_a_flag_is_shown_with_the_letters_that_its_labeller_saw(world: World):
         flag = flagged_answer(world, world.labeller())
         pages[flag.order] = office.get("/admin/p/support/disagreements").text, flag
         office.post(f"/admin/tasks/{task.id}/flags/{flag.id}", data={"verdict": "uphold"}, headers=OWN)
-    words = "their A is B here, their B is A here"
-    assert words in pages[1, 0][0] and words not in pages[0, 1][0]
+    words, here = "their A is B here, their B is A here", blinded(pages[1, 0][1].item, 2)
+    assert words in pages[here[::-1]][0] and words not in pages[here][0]
     item = office.get(f"/admin/tasks/{task.id}/items/{pages[0, 1][1].item}").text
     assert item.count(words) == 1 and item.count("kept out of exports") == 2
     told = office.get(f"/api/tasks/{task.id}/items/{pages[0, 1][1].item}").json()["flags"]
@@ -410,7 +410,9 @@ def test_a_finished_task_says_so(world: World):
 
 
 def test_words(where: str):
-    assert as_seen((0, 1, 2)) == "" and as_seen((2, 1, 0)) == "their A is C here, their C is A here"
+    assert as_seen((2, 0, 1), (2, 0, 1)) == "" and as_seen((2, 1, 0), (0, 1, 2)) == "their A is C here, their C is A here"
+    assert as_seen((0, 1, 2), (1, 2, 0)) == "their A is C here, their B is A here, their C is B here"
+    assert in_words(Compared(better=0), (1, 0)) == "B is better" and in_words(Ranked(places=(1, 2, 3)), (2, 0, 1)) == "B > C > A"
     assert begins(("one two", "three"), 0) == "one two" and begins(("same", "same"), 1) == "same"
     assert begins(("word " * 40 + "cat", "word " * 40 + "dog"), 1).endswith("dog")
     assert begins(("x" * 50 + "cat", "x" * 50 + "dog"), 1) == "… " + "x" * 15 + "dog"

@@ -4,6 +4,7 @@ An answer is given in the order in which the responses were shown.  `restored` t
 which it is stored; places count from 1 and equal places are ties.
 """
 
+import hashlib
 import json
 from typing import Annotated, Any, Literal
 
@@ -253,6 +254,14 @@ def as_shown(answer: Any, order: tuple[int, ...]) -> Any:
     """The inverse of `restored`."""
     inverse = tuple(order.index(i) for i in range(len(order)))
     return restored(answer, inverse)
+
+
+def blinded(item: str, n: int) -> tuple[int, ...]:
+    """In which order an item's n responses stand before those who run the project: that of the file may tell who wrote what.
+
+    Drawn from the item's id, so that its letters are the same on every page and for everybody who settles.
+    """
+    return tuple(sorted(range(n), key=lambda i: hashlib.sha256(f"{item} {i}".encode()).digest()))
 
 
 def scattered(values: tuple, order: tuple[int, ...]) -> tuple:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from string import ascii_uppercase
 from typing import Any
 
-from handrail.feedback.kinds import Chatted, Compared, Demonstrated, Ranked, Rated
+from handrail.feedback.kinds import Chatted, Compared, Demonstrated, Ranked, Rated, as_shown
+from handrail.feedback.kinds import blinded as blinded
 from handrail.feedback.quality import Figure
 from handrail.feedback.quality.figures import FEWEST
 
@@ -15,18 +16,20 @@ def letter(index: int) -> str:
     return ascii_uppercase[index] if index < 26 else str(index + 1)
 
 
-def as_seen(order: Sequence[int]) -> str:
+def as_seen(order: Sequence[int], here: Sequence[int]) -> str:
     """What the letters on somebody's screen are called here, where they differ: their A is B here, their B is A.
 
     Args:
-        order: order[i] is the response that stood at place i on the screen.
+        order: order[i] is the response that stood at place i on their screen; `here` the same of this page.
     """
-    moved = [f"{letter(place)} is {letter(response)} here" for place, response in enumerate(order) if place != response]
+    places = [(place, here.index(response)) for place, response in enumerate(order)]
+    moved = [f"{letter(theirs)} is {letter(ours)} here" for theirs, ours in places if theirs != ours]
     return "their " + ", their ".join(moved) if moved else ""
 
 
-def in_words(answer: Any) -> str:
-    """What somebody answered, responses by their letters in the order of the item."""
+def in_words(answer: Any, order: tuple[int, ...] = ()) -> str:
+    """What somebody answered, responses by their letters in the order in which they stand here; in that of the item without."""
+    answer = as_shown(answer, order) if order else answer
     if isinstance(answer, Compared):
         if answer.better is None:
             return "a tie"

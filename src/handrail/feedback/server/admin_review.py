@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 from handrail.errors import InputError
 from handrail.feedback.exports import weights as weights_of
 from handrail.feedback.formats import FORMATS
-from handrail.feedback.kinds import Compared, Demonstrated, Ranked, Rated, TaskSettings
+from handrail.feedback.kinds import Compared, Demonstrated, Ranked, Rated, TaskSettings, blinded, restored
 from handrail.feedback.server.admin_pages import Form, PageRoute, text, to
 from handrail.feedback.server.api import Opaque, TaskId
 from handrail.feedback.server.bundle import bundle
@@ -101,7 +101,9 @@ def item_page(request: Request, number: int, item: str, status: int = 200, **mor
     flags = [flag for flag in review.flags(db, task.project, judged=True) if flag.item == item]
     ruling = next((label for label in reversed(said) if label.purpose == "adjudication"), None)
     others = [label for label in said if label.purpose != "adjudication"]
+    order = blinded(item, len(found.content.responses))
     about = {"project": task.project, "task": task, "item": found, "labels": others, "ruling": ruling, "flags": flags}
+    about |= {"order": order, "shown": [found.content.responses[i] for i in order]}
     return page(request, "admin_item.html", status, key=more.pop("key", secrets.token_urlsafe(16)), **about, **more)
 
 
@@ -112,15 +114,16 @@ def adjudicate(request: Request, admin: Admin, task: TaskId, item: Opaque, form:
     of = there(db, task)
     try:
         found, _ = review.of_item(db, of, item)
-        answer = answer_of(form, of.settings, len(found.content.responses))
-        snapshots.adjudicate(db, admin, of, item, Submission(key=text(form, "key"), answer=answer, reason=text(form, "reason")))
+        order = blinded(item, len(found.content.responses))
+        answer = restored(answer_of(form, of.settings, len(order)), order)
+        snapshots.adjudicate(db, admin, of, item, Submission(key=text(form, "key"), answer=answer, reason=text(form, "reason")), order)
     except InputError as error:
         return item_page(request, task, item, 422, problem=error)
     return to(f"/admin/p/{of.project}/disagreements")
 
 
 def answer_of(form: FormData, settings: TaskSettings, shown: int) -> Any:
-    """The adjudicator's answer, in the order of the item.  Raises InputError."""
+    """The adjudicator's answer, in the order of the page.  Raises InputError."""
     if settings.kind == "compare":
         better = {"0": 0, "1": 1, "tie": None}.get(text(form, "better"), "")
         if better == "":

@@ -206,8 +206,13 @@ def line(one: Label) -> str:
     return canonical(one.model_dump(mode="json")) + "\n"
 
 
-def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Submission) -> Acknowledged:
-    """An adjudicator's answer to an item, in the order of the item; it holds in place of the labellers'.  Raises InputError."""
+def adjudicate(
+    db: Database, by: Person, task: Task, item: str, submission: Submission, order: tuple[int, ...] | None = None
+) -> Acknowledged:
+    """An adjudicator's answer to an item, in the order of the item; it holds in place of the labellers'.
+
+    `order[i]` is the response that stood at place i on their screen; None: as in the item.  Raises InputError.
+    """
     told = hashlib.sha256(canonical([item, submission.model_dump(mode="json")]).encode()).hexdigest()
     with db.write() as connection:
         db.lock_task(connection, task.id)
@@ -215,9 +220,9 @@ def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Subm
             raise InputError(f"task {task.name!r} has no such item", "one of its own")
         if repeated := already(connection, submission.key, told):
             return Acknowledged(submission.key, repeated[0], repeated[1])
-        found = adjudication(db, connection, by, task, item)
+        found = adjudication(db, connection, by, task, item, order)
         version, standing = stand(connection, found.id)
-        kind, body = event_of(connection, found, standing, submission)
+        kind, body = event_of(connection, replace(found, order=tuple(range(len(found.order)))), standing, submission)
         standing.apply(kind, body, db.now(), submission.seconds)
         body["state"] = standing.state
         kind = "adjudicate" if kind == "submit" else kind
@@ -227,13 +232,13 @@ def adjudicate(db: Database, by: Person, task: Task, item: str, submission: Subm
     return Acknowledged(submission.key, standing.state, version + 1)
 
 
-def adjudication(db: Database, connection: Connection, by: Person, task: Task, item: str) -> Any:
-    """The assignment under which an adjudicator's answers to an item stand."""
+def adjudication(db: Database, connection: Connection, by: Person, task: Task, item: str, seen: tuple[int, ...] | None) -> Any:
+    """The assignment under which adjudicators' answers to an item stand, with the order that the first of them saw."""
     which = (assignments.c.item == item) & (assignments.c.repetition == ADJUDICATION)
     if before := read(connection, which):
         return before[0]
     content, now = content_of(connection, item), db.now()
-    order = list(range(len(content.responses)))
+    order = list(range(len(content.responses)) if seen is None else seen)
     values = {"id": db.opaque(), "item": item, "task": task.id, "person": by.id, "purpose": "adjudication", "repetition": ADJUDICATION}
     values |= {"order": order, "revision": task.revision, "shown": shown(content, order, task.revision), "number": 0}
     connection.execute(insert(assignments).values(values | {"leased": now, "expires": now, "state": "done", "extra": False}))
