@@ -92,7 +92,7 @@ def answered(link: str) -> threading.Thread:
     address, _, secret = link.partition("/enter/")
 
     def work() -> None:
-        with httpx2.Client(base_url=address, headers={"origin": address}) as browser:
+        with httpx2.Client(base_url=address, headers={"origin": address}, timeout=60.0) as browser:
             assert browser.post(f"/enter/{secret}").status_code == 303
             (task,) = browser.get("/api/me").json()["tasks"]
             while items := browser.post(f"/api/tasks/{task['id']}/next", json={"count": 1}).json()["items"]:

@@ -215,7 +215,7 @@ def test_label_studio_gets_tasks_that_fit_their_config():
 def test_scores_that_stars_cannot_say_are_numbers():
     settings = TaskSettings(kind="rate", criteria=(Criterion(name="Kind", low=-2, high=2),))
     rated = label(1, PLAIN, ("x",), Rated(ratings=({"Kind": -1, 'A "quoted" & <one>': 2.5},)))
-    made = export("labelstudio", [rated], Options(tasks={"task-rate": settings}))
+    made = export("labelstudio", [rated], Options(tasks={"task-rate": {1: settings}}))
     config = ElementTree.fromstring(made.files["rate/config.xml"].decode())
     assert [(number.get("min"), number.get("max")) for number in config.iter("Number")] == [("-2", "2"), ("1", "5")]
     assert [header.get("value") for header in config.iter("Header")] == ["Kind", 'A "quoted" & <one>']
@@ -227,7 +227,9 @@ def test_argilla_gets_records_that_fit_their_settings():
     """As its server checks them: names, options, one response of a user to a question, ranks without ties."""
     user = "11111111-2222-4333-8444-555555555555"
     made = export(
-        "argilla", labels(), Options(users={"labeller-2": user}, tasks={"task-rate": TaskSettings(kind="rate", instructions="Rate!")})
+        "argilla",
+        labels(),
+        Options(users={"labeller-2": user}, tasks={"task-rate": {1: TaskSettings(kind="rate", instructions="Rate!")}}),
     )
     datasets = {name.split("/")[0] for name in made.files if "/" in name}
     assert datasets == {"compare", "rank-4", "rate", "demonstrate"}

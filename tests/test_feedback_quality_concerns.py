@@ -72,6 +72,18 @@ def test_haste():
     assert found.evidence["words_a_minute"] == pytest.approx(124 / 3 * 60) and "124 words" in found.message
 
 
+def test_one_who_settles_is_not_hasty_and_sets_no_pace():
+    odd = Labeller(id="labeller-1")
+    hasty = with_one(odd, prompt=PROSE, seconds=3.0)
+    settled = [
+        each.model_copy(update={"labeller": "admin", "purpose": "adjudication", "seconds": 0.001})
+        for each in hasty
+        if each.labeller == "labeller-1"
+    ]
+    said = [[found.message for found in concerns(labels) if found.name == "speed"] for labels in (hasty, hasty + settled)]
+    assert said[0] == said[1] and len(said[0]) == 1
+
+
 def test_typing_faster_than_anybody():
     text = Demonstrated(text=" ".join(["word"] * 100))
     base = label(0, "labeller-1", compared(1)).model_copy(update={"answer": text, "responses": ()})

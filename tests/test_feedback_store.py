@@ -3,6 +3,7 @@
 Each test runs on SQLite, and in the slow suite on PostgreSQL too.
 """
 
+import json
 import random
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from sqlalchemy import event, func, select, text
 
 from feedback_world import DATABASES, Clock, World, assert_replay, new_key, pair, together
 from handrail.errors import InputError, StorageError
+from handrail.feedback import exports
 from handrail.feedback.formats import records_of
 from handrail.feedback.kinds import Chatted, Compared, Criterion, Item, Ranked, Rated, TaskSettings, restored
 from handrail.feedback.store import Database, assignment, chats, labels, people, projects, snapshots
@@ -502,10 +504,12 @@ def test_an_adjudicated_answer_holds_in_place_of_the_others(world: World):
         settle(admin, "adjudicator-key", answer={"kind": "compare", "better": 0})
     assert [(label.answer.better, label.purpose) for label in labels_of(world)] == [(1, "adjudication")]
     assert len(labels_of(world, settled=False)) == 3
-    settle(second, answer={"kind": "compare", "better": None})
-    assert [label.answer.better for label in labels_of(world)] == [None]
+    assert [label.seconds for label in labels_of(world)] == [0.0], "nobody told how long it took"
+    settle(second, answer={"kind": "compare", "better": None}, seconds=12.5)
+    assert [(label.answer.better, label.seconds) for label in labels_of(world)] == [(None, 12.5)], "nothing was given out, so nothing ran"
+    assert [label.labeller for label in labels_of(world)] == [second.pseudonym], "who settled it last"
     settle(second, act="undo")
-    assert [label.answer.better for label in labels_of(world)] == [1]
+    assert [(label.answer.better, label.labeller) for label in labels_of(world)] == [(1, admin.pseudonym)]
     settle(admin, act="undo")
     assert [label.answer.better for label in labels_of(world)] == [0, 0]
     assert world.give(admin) == [], "what an adjudicator takes back does not become work of theirs"
@@ -760,3 +764,22 @@ def test_two_processes_that_open_a_new_store_at_once_do_not_disturb_each_other(w
 def test_the_clock_of_the_store_is_the_one_given(where: str):
     with closing(Database.open(where, Clock(5.0))) as db:
         assert db.now() == 5.0
+
+
+def test_a_rating_means_what_it_meant_when_it_was_given(world: World):
+    """A snapshot is the same files for ever, whatever its task asks later; each rating is read on the scale that its rater saw."""
+    items = [Item(prompt=Prompt.of(f"Question {i}"), responses=("An answer",)) for i in range(2)]
+    old = (Criterion(name="help", low=1, high=5),)
+    task, person = world.make_task(*items, kind="rate", criteria=old, instructions="Old words"), world.labeller()
+    four = {"answer": Rated(ratings=({"help": 4.0},))}
+    world.act(person, world.give(person)[0], **four)
+    taken, _ = snapshots.take(world.db, "support")
+    forms = ("trl", "argilla", "labelstudio")
+    before = [exports.make(world.db, taken.id, form)[1].files for form in forms]
+    wider = task.settings.model_copy(update={"criteria": (Criterion(name="help", low=1, high=9),), "instructions": "New words"})
+    world.task = projects.revise(world.db, task, wider)
+    assert [exports.make(world.db, taken.id, form)[1].files for form in forms] == before
+    world.act(person, world.give(person)[0], **four)
+    later, _ = snapshots.take(world.db, "support")
+    rows = [json.loads(line) for line in exports.make(world.db, later.id, "trl")[1].files["unpaired.jsonl"].splitlines()]
+    assert [row["label"] for row in rows] == [True, False], "above the middle of 1 to 5, below the middle of 1 to 9"

@@ -36,6 +36,13 @@ def test_two_right_answers_to_one_question_are_refused_by_their_lines_and_so_is_
     assert projects.take_in(db, task, [*same.items, work_item]) == projects.TakenIn(2, 1)
     with pytest.raises(InputError, match="item 1 for task t: its right answer is another"):
         projects.take_in(db, task, uploads.read(gold(2, 1), "f", PAIRS, as_="gold").items)
+    models = Item(prompt=Prompt.of("p"), responses=("a", "b"), models=("m", "n"), gold=Compared(better=1))
+    turned = uploads.read(gold(1, 2, responses=("b", "a")), "f", PAIRS, as_="gold").items
+    for other in ([models], turned, [Item(prompt=Prompt.of("new"), responses=("a", "b")), *turned]):
+        with pytest.raises(InputError, match="its right answer is another"):
+            projects.take_in(db, task, other)
+    agreeing = uploads.read(gold(2, 1, responses=("b", "a")), "f", PAIRS, as_="gold").items
+    assert projects.take_in(db, task, agreeing) == projects.TakenIn(1, 0), "the same answer the other way round"
     again = uploads.read(gold(1, 2, prompt="w"), "f", PAIRS, as_="gold").items
     assert projects.take_in(db, task, again) == projects.TakenIn(0, 1, work=1), "it is told that this checks nobody"
     db.close()

@@ -791,8 +791,8 @@ RANKS = [
         "a signal heard by one process alone",
         "the process that was asked stops, and the others wait for it",
         "track/run.py",
-        "return self.peers.highest(self._stop.status) != 0",
-        "return self._stop.status != 0",
+        "return bool(self._unwell) or self.peers.highest(self._stop.status) != 0",
+        "return bool(self._unwell) or self._stop.status != 0",
         "test_ranks.py::test_a_signal_to_one_process_stops_all_and_they_go_on_later",
     ),
 ]

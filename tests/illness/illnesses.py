@@ -193,7 +193,7 @@ ILLNESSES = [
         "each good word pays each time",
         "reinforce",
         ("repetition", "length_gaming", "reward_pattern"),
-        over={"reward": function("keywords"), "kl": {"beta": 0.0}, "lr": 2e-3, "steps": 24},
+        over={"reward": function("keywords"), "kl": {"beta": 0.0}, "steps": 24},
         seldom=True,
     ),
     Illness(
@@ -201,7 +201,7 @@ ILLNESSES = [
         "the reward is likeness to one reply",
         "reinforce",
         ("one_answer",),
-        over={"reward": function("one_sentence"), "kl": {"beta": 0.0}, "lr": 1.5e-3, "steps": 36},
+        over={"reward": function("one_sentence"), "kl": {"beta": 0.0}, "steps": 36},
         seldom=True,
     ),
     Illness("pays_everything", "all responses earn the same", "ppo", ("reward_constant",), SHORT, {"reward": function("same")}),
@@ -235,7 +235,7 @@ ILLNESSES = [
         "politeness and detail by their words",
         "reinforce",
         ("overoptimised", "length_gaming", "repetition"),
-        over={"reward": function("films"), "kl": {"beta": 0.0}, "lr": 2e-3, "steps": 24},
+        over={"reward": function("films"), "kl": {"beta": 0.0}, "steps": 24},
         seldom=True,
     ),
     # ---- numerics ----

@@ -85,6 +85,7 @@ FOLLOWS: dict[str, frozenset[str]] = {  # a cause, and what is told as its conse
     "one_answer": _set("entropy_collapse reward_constant dead_groups kl_runaway overoptimised critic_useless"),
     "steps_too_large": _SPOILT | {"overoptimised", "reward_against_gold", "length_gaming", "reward_pattern"},
     "dead_groups": _NOTHING_LEARNT,
+    "overoptimised": _set("runs_on kl_runaway entropy_collapse one_answer repetition"),
     "cut_short": _set("critic_useless repetition reward_scale reward_likes_nonsense entropy_collapse"),
     "runs_on": _set("critic_useless repetition"),
     "reward_overfit": _set("miscalibrated reward_is_length"),

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from handrail.doctor.case import Case, Curve, Trace, lasting
+from handrail.doctor.case import Case, Trace, lasting
 from handrail.doctor.finding import Held
 
 MEAN, STD_LOW, STD_HIGH = 1.0, 0.4, 2.5  # of a normalised reward model on a batch; of 32 responses the mean scatters by 0.2
@@ -168,25 +168,27 @@ def length_collapse(case: Case) -> Held | None:
 
 def overoptimised(case: Case) -> Held | None:
     """The reward goes on rising while what it stands for falls."""
-    found = case.together("reward", "gold", least=4)
+    found = case.together("reward", "gold", least=8)
     if found is None:
         return None
     reward, gold = found
-    best = np.maximum.accumulate(gold.trailing)
-    worst = np.minimum.accumulate(gold.trailing)
-    lost = np.maximum(4 * gold.noise, LOST * (best - worst))
-    rewarded = reward.trailing >= reward.trailing[_places_of_best(gold)] - reward.noise
-    held = lasting((gold.trailing < best - lost) & rewarded, 2)
+    full = np.arange(len(gold)) >= gold.window - 1  # the mean of fewer values is a matter of chance
+    smooth = np.where(full, gold.trailing, gold.trailing[gold.window - 1])
+    best, worst = np.maximum.accumulate(smooth), np.minimum.accumulate(smooth)
+    lost = np.maximum(5 * gold.noise, LOST * (best - worst))
+    at = np.array([int(np.argmax(smooth[: i + 1])) for i in range(len(smooth))])
+    rewarded = reward.trailing >= reward.trailing[at] - reward.noise
+    held = lasting((smooth < best - lost) & rewarded & full, 2)
     if not held.any():
         return None
-    at = int(gold.steps[int(np.argmax(gold.trailing))])
+    peak = int(gold.steps[int(np.argmax(smooth))])
     return Held(
         "sick" if gold.last < gold.start - 3 * gold.noise else "warning",
         gold.where(held),
-        f"the reward went from {reward.start:+.2f} to {reward.last:+.2f}, but gold was best at step {at} with {gold.trailing.max():+.2f} "
+        f"the reward went from {reward.start:+.2f} to {reward.last:+.2f}, but gold was best at step {peak} with {smooth.max():+.2f} "
         f"and is {gold.last:+.2f}",
         "the policy has found what the reward pays and people do not: the reward is optimised beyond what it knows",
-        f"take the policy of about step {at}; raise beta, or train the reward model again on the present responses",
+        f"take the policy of about step {peak}; raise beta, or train the reward model again on the present responses",
         f"kl.beta={2 * float(case.setting('kl.beta', 0.05)) or 0.05:.1g}",
     )
 
@@ -261,12 +263,3 @@ def _gold_rises(case: Case) -> bool:
     """Whether what people want, as far as it is monitored, gets better."""
     gold = case.curve("gold", 3)
     return gold is not None and gold.last > gold.start + 3 * gold.noise
-
-
-def _places_of_best(curve: Curve) -> np.ndarray:
-    """For each step the place of the best trailing mean so far."""
-    places, best = np.zeros(len(curve), dtype=int), 0
-    for number, value in enumerate(curve.trailing):
-        best = number if value > curve.trailing[best] else best
-        places[number] = best
-    return places

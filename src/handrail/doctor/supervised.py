@@ -1,5 +1,6 @@
 """Checks of what learns from people's words: imitation, reward models, direct preferences."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ def loss_diverges(case: Case) -> Held | None:
     curve = case.curve("loss", 6) if case.stage in ("sft", "reward", "dpo") else None
     if curve is None:
         return None
-    lowest, again = np.minimum.accumulate(curve.trailing), curve.window + ROSE  # a single batch is in the mean for a window
+    curve = replace(curve, window=max(curve.window, len(curve) // 10))  # batches of preferences scatter
+    lowest, again = np.minimum.accumulate(curve.trailing), curve.window + ROSE  # a single one is in the mean for a window
     held = lasting((curve.trailing > np.maximum(ABOVE * np.abs(lowest), lowest + 6 * curve.noise)) & (np.arange(len(curve)) > 4), again)
     above = lasting((curve.trailing > curve.start + 6 * curve.noise) & (curve.trailing > HIGHER * curve.start), again)
     if not (held | above).any():

@@ -31,9 +31,8 @@ def make(
     Raises InputError.
     """
     taken, found = snapshots.again(db, snapshot)
-    tasks = {task.name: task.settings for task in projects.all_tasks(db, taken.project)}
     given = weights(summary(review.everything(db, taken.project, taken.upto)[1])) if weighted else {}
-    made = export(form, found, Options(weights=given, tasks=tasks, threshold=threshold))
+    made = export(form, found, Options(weights=given, tasks=projects.all_settings(db, taken.project), threshold=threshold))
     told = {"format": form, "records": made.records, "left_out": made.left_out, "weights": given}
     notes = {
         name: provenance.of(taken, name, provenance.digest(content)).model_copy(update=told)

@@ -227,6 +227,11 @@ def check(settings: TaskSettings, answer: Any, shown: int) -> None:
         raise InputError(f"a chat of {len(answer.turns)} turns", f"at most {settings.turns}")
 
 
+def question_of(item: Item) -> tuple[str, frozenset[str]]:
+    """What is asked, whichever order the responses stand in and whoever wrote them: one question has one right answer."""
+    return item.prompt.text, frozenset(item.responses)
+
+
 def right_of(item: Item) -> dict[str, Any] | None:
     """What the right answer says of each text; None where there is none, or where several texts may be right."""
     said: Any = getattr(item.gold, "ratings", None) or getattr(item.gold, "places", None)

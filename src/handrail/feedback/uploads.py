@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from handrail.errors import DataError, InputError
 from handrail.feedback.formats.items import Source, items_of
-from handrail.feedback.kinds import Compared, Demonstrated, Item, Ranked, Rated, TaskSettings, fits, right_of
+from handrail.feedback.kinds import Compared, Demonstrated, Item, Ranked, Rated, TaskSettings, fits, question_of, right_of
 from handrail.records import Demonstration, Prompt, Ranking, Rating, Response
 
 As = Literal["work", "gold", "practice"]
@@ -129,7 +129,7 @@ def contradictions(given: Iterable[tuple[str, Item]]) -> dict[str, DataError | N
     questions: dict[tuple[str, frozenset[str]], list[tuple[str, Any]]] = {}
     for where, item in given:
         if right := right_of(item):
-            questions.setdefault((item.prompt.text, frozenset(item.responses)), []).append((where, right))
+            questions.setdefault(question_of(item), []).append((where, right))
     found: dict[str, DataError | None] = {}
     for (first, right), *others in questions.values():
         for where, other in others if any(other != right for _, other in others) else ():

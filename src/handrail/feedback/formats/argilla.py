@@ -83,7 +83,7 @@ def _dataset(
 ) -> dict[str, bytes]:
     first = some[0].record
     shown: int = len(first.responses) if isinstance(first, Ranking) else 1 if isinstance(first, Rating) else 0
-    guidelines = next((options.tasks[s.label.task].instructions for s in some if s.label.task in options.tasks), "") or None
+    guidelines = next((asked.instructions for s in some if (asked := options.asked(s.label))), "") or None
     shared = {"guidelines": guidelines, "allow_extra_metadata": True}
     fields = [_field("prompt", "chat"), *(_field(_name(i), "text") for i in range(shown))]
     settings = shared | {"fields": fields, "questions": questions, "vectors": [], "metadata": []}

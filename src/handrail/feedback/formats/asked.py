@@ -45,10 +45,10 @@ def slugs(criteria: Iterable[str]) -> dict[str, str]:
 
 
 def scale(criterion: str, ratings: Sequence[Said[Rating]], options: Options) -> tuple[int, int]:
-    """The scale of the tasks that rated by it; where they are not given, 1 to 5, or wider if the scores are."""
+    """The widest under which these ratings were given; where none is told, 1 to 5, or wider if the scores are."""
     some = [s for s in ratings if s.record.criterion == criterion]
-    tasks = {s.label.task for s in some} & options.tasks.keys()
-    known = [c for task in tasks for c in options.tasks[task].criteria if c.name == criterion]
+    under = {(s.label.task, s.label.revision): options.asked(s.label) for s in some}
+    known = [c for settings in under.values() if settings for c in settings.criteria if c.name == criterion]
     scores = [s.record.score for s in some]
     low, high = min((c.low for c in known), default=1), max((c.high for c in known), default=5)
     return min(low, floor(min(scores))), max(high, ceil(max(scores)))

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from handrail.feedback.formats.lines import json_line
-from handrail.feedback.kinds import TaskSettings
+from handrail.feedback.kinds import Label, TaskSettings
 from handrail.records import Record
 
 
@@ -18,8 +18,12 @@ class Options(Record):
     weights: dict[str, float] = Field({}, description="labeller: weight of their rankings; 1 for the others")
     threshold: float | None = Field(None, allow_inf_nan=False, description="trl: a rating above it is wanted; None: the scale's middle")
     users: dict[str, str] = Field({}, description="labeller: e-mail in Label Studio, user id in Argilla")
-    tasks: dict[str, TaskSettings] = Field({}, description="id of a task: its settings, for scales and instructions")
+    tasks: dict[str, dict[int, TaskSettings]] = Field({}, description="id of a task: its settings by revision, for scales and instructions")
     licence: str = Field("", description="datasets: of the card, as the hub spells it")
+
+    def asked(self, label: Label) -> TaskSettings | None:
+        """The settings under which a label was given; None where they are not told."""
+        return self.tasks.get(label.task, {}).get(label.revision)
 
 
 @dataclass(frozen=True, slots=True)

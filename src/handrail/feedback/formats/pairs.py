@@ -9,7 +9,7 @@ from typing import Any
 from handrail.feedback.formats.asked import scale
 from handrail.feedback.formats.options import Made, Options, jsonl
 from handrail.feedback.formats.said import Said, Sayings
-from handrail.records import Prompt, Ranking
+from handrail.records import Prompt, Ranking, Rating
 
 TIED = "a pair of equal place, which chosen and rejected cannot say"
 
@@ -66,10 +66,14 @@ def trl(said: Sayings, options: Options) -> Made:
 
 
 def _unpaired(said: Sayings, options: Options, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Above the threshold a response is wanted, below it not; by default it is the middle of the criterion's scale."""
-    middle = {name: sum(scale(name, said.ratings, options)) / 2 for name in {s.record.criterion for s in said.ratings}}
-    for rating in (s.record for s in said.ratings):
-        threshold = middle[rating.criterion] if options.threshold is None else options.threshold
+    """Above the threshold a response is wanted, below it not; by default it is the middle of the scale that the rater saw."""
+    alike: dict[tuple[str, str, int], list[Said[Rating]]] = {}
+    for s in said.ratings:
+        alike.setdefault((s.record.criterion, s.label.task, s.label.revision), []).append(s)
+    middle = {seen: sum(scale(seen[0], some, options)) / 2 for seen, some in alike.items()}
+    for s in said.ratings:
+        rating = s.record
+        threshold = middle[rating.criterion, s.label.task, s.label.revision] if options.threshold is None else options.threshold
         if rating.score == threshold:
             left_out[f"a rating of exactly the threshold, {threshold:g}"] += 1
         else:

@@ -34,11 +34,11 @@ def speed(labels: Sequence[Label]) -> Iterator[Concern]:
     """Who goes faster than reading or typing allows, and far faster than the others.
 
     Words are what stands between spaces, so that in scripts without spaces nothing is said.  Answers without a time are
-    left out.
+    left out, and so are practice and what an adjudicator settled, whose time nobody measured.
     """
     paces: dict[str, dict[str, list[tuple[float, float, int, float]]]] = {}
     for label in labels:
-        if label.seconds > 0 and not label.flagged and label.purpose != "practice":
+        if label.seconds > 0 and not label.flagged and label.purpose not in ("practice", "adjudication"):
             count, limit = words(label)
             told = (60 * count / label.seconds, label.seconds, count, limit)
             paces.setdefault(label.answer.kind, {}).setdefault(label.labeller, []).append(told)

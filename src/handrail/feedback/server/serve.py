@@ -61,7 +61,9 @@ def bound(
 ) -> tuple[uvicorn.Server, Socket, str]:
     """A server, its socket, and the address that people open.  Raises InputError as `listening` does."""
     socket = socket or listening(settings)
-    config = uvicorn.Config(create_app(db, settings, responders), settings.host, settings.port, log_level="warning", server_header=False)
+    app = create_app(db, settings, responders)
+    # Logging stays as it is: a configuration of uvicorn's own closes every handler of the process that trains beside the app.
+    config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", log_config=None, server_header=False)
     name = f"[{settings.host}]" if socket.family == AF_INET6 else settings.host
     where = settings.public.rstrip("/") or f"http://{name}:{socket.getsockname()[1]}"
     return uvicorn.Server(config), socket, where

@@ -71,7 +71,7 @@ OF_OTHERS = ("turn", "choose", "dismiss", "uphold", "offer")  # no acts that the
 class Standing:
     """What follows from the events of an assignment so far."""
 
-    answers: list[tuple[dict[str, Any], float, float]] = field(default_factory=list)  # body, time, seconds; the last one holds
+    answers: list[tuple[dict[str, Any], float, float, int]] = field(default_factory=list)  # body, time, seconds, person; the last holds
     flags: list[Raised] = field(default_factory=list)
     skips: int = 0
     acts: list[str] = field(default_factory=list)  # that an undo can take back
@@ -87,10 +87,10 @@ class Standing:
         """Whether a flag stands that was not dismissed."""
         return any(flag.verdict != "dismiss" for flag in self.flags)
 
-    def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float) -> None:
-        """One event more."""
+    def apply(self, kind: str, body: dict[str, Any], at: float, seconds: float, by: int = 0) -> None:
+        """One event more; `by`: the number of the person, where it is asked who said what."""
         if kind in ("submit", "edit", "adjudicate"):
-            self.answers.append((body, at, seconds))
+            self.answers.append((body, at, seconds, by))
             self.extra = bool(body.get("extra", self.extra))
         elif kind == "skip":
             self.skips += 1
@@ -222,9 +222,12 @@ class Event:
 
 
 def append(db: Database, connection: Connection, found: Assignment, version: int, event: Event) -> None:
-    """One event more, the assignment's number `version`.  No more time was spent on it than it was out.  Raises Conflict."""
+    """One event more, the assignment's number `version`.  Raises Conflict.
+
+    No more time was spent on it than it was out; to one who settles nothing is given out, and their own word holds.
+    """
     now = db.now()
-    out = max(0.0, now - found.leased)
+    out = (event.seconds or 0.0) if found.purpose == "adjudication" else max(0.0, now - found.leased)
     values = {"key": event.key, "digest": event.digest, "kind": event.kind, "task": found.task, "assignment": found.id, "at": now}
     seconds = out if event.seconds is None else min(event.seconds, out)
     values |= {"person": event.by.id, "seconds": seconds, "version": version, "body": event.body}

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, update
 
 from handrail.errors import InputError
-from handrail.feedback.kinds import Item, TaskSettings, fits, right_of
+from handrail.feedback.kinds import Item, TaskSettings, fits, question_of, right_of
 from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import NAME, Person, note, project_id
 from handrail.feedback.store.tables import assignments, canonical, events, items, members, projects, revisions, snapshots, tasks
@@ -167,13 +167,23 @@ def settings_at(connection: Connection, task: int) -> dict[int, TaskSettings]:
     return {number: TaskSettings.model_validate(found) for number, found in rows}
 
 
+def all_settings(db: Database, project: str) -> dict[str, dict[int, TaskSettings]]:
+    """The settings of each task of a project by revision: a label means what it meant under those that it was given under.
+
+    Raises InputError.
+    """
+    found: dict[str, dict[int, TaskSettings]] = {}
+    with db.read() as connection:
+        query = select(tasks.c.name, revisions.c.number, revisions.c.settings).join(revisions, revisions.c.task == tasks.c.id)
+        for name, number, settings in connection.execute(query.where(tasks.c.project == project_id(connection, project))):
+            found.setdefault(name, {})[number] = TaskSettings.model_validate(settings)
+    return found
+
+
 def content_of(item: Item) -> str:
     """SHA-256 of what is asked about: prompt, responses, and whether it is practice.  Priority and meta are not in it."""
     told = [item.prompt.model_dump(mode="json", include={"messages"}), item.responses, item.models, item.practice]
     return hashlib.sha256(canonical(told).encode()).hexdigest()
-
-
-CONTENT = select(items.c.item).where(items.c.id == bindparam("item"))
 
 
 @dataclass(frozen=True)
@@ -200,22 +210,23 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
             raise InputError(f"item {number}: {error.found}", error.allowed, error.remedy) from error
     with db.write() as connection:
         db.lock_task(connection, task.id)
-        query = select(items.c.content, items.c.id).where(items.c.task == task.id)
-        there: dict[str, str] = dict(connection.execute(query).tuples().all())
+        query = select(items.c.content, items.c.id, items.c.purpose).where(items.c.task == task.id)
+        there = {content: (id, purpose) for content, id, purpose in connection.execute(query)}
         before, position, rows, work = len(there), len(there), [], 0
-        new: dict[str, Item] = {}
+        rights = right_answers(connection, task) if any(right_of(item) for item in found) else {}
         for number, item in enumerate(found, 1):
-            content = content_of(item)
+            content, right = content_of(item), right_of(item)
+            if right and rights.setdefault((question_of(item), item.practice), right) != right:
+                told = f"item {number} for task {task.name}: its right answer is another than the one that is there to the same question"
+                raise InputError(told, "one right answer to a question", "leave it away, or put it into another task")
             if content in there:
-                connection.execute(update(items).where(items.c.id == there[content]).values(priority=item.priority))
-                if right_of(item):
-                    known = new.get(content) or Item.model_validate(connection.scalar(CONTENT, {"item": there[content]}))
-                    work += asked_as_work(known, item, f"item {number} for task {task.name}")
+                id, purpose = there[content]
+                connection.execute(update(items).where(items.c.id == id).values(priority=item.priority))
+                work += bool(right) and purpose == "work"
                 continue
-            new[content] = item
-            there[content] = db.opaque()
-            values = {"id": there[content], "task": task.id, "position": position, "content": content, "created": db.now()}
             purpose = "practice" if item.practice else "gold" if item.gold is not None else "work"
+            there[content] = db.opaque(), purpose
+            values = {"id": there[content][0], "task": task.id, "position": position, "content": content, "created": db.now()}
             rows.append(values | {"item": item.model_dump(mode="json"), "purpose": purpose, "priority": item.priority, "taken": 0})
             position += 1
         if rows:
@@ -224,12 +235,11 @@ def take_in(db: Database, task: Task, found: Sequence[Item], by: Person | None =
     return TakenIn(len(there) - before, len(found) - (len(there) - before), work)
 
 
-def asked_as_work(known: Item, item: Item, where: str) -> bool:
-    """Whether the item that is there has no right answer.  Raises InputError where it has another one."""
-    if known.gold is not None and right_of(known) != right_of(item):
-        found = f"{where}: its right answer is another than the one that is there to the same question"
-        raise InputError(found, "one right answer to a question", "leave it away, or put it into another task")
-    return known.gold is None
+def right_answers(connection: Connection, task: Task) -> dict[tuple[Any, bool], dict[str, Any]]:
+    """What is right of each question that a task checks, and of each that it teaches in the practice round."""
+    query = select(items.c.item).where(items.c.task == task.id, items.c.purpose.in_(("gold", "practice")))
+    known = [Item.model_validate(one) for one in connection.scalars(query.order_by(items.c.position))]
+    return {(question_of(item), item.practice): right for item in known if (right := right_of(item))}
 
 
 WORK = select(func.count()).where(items.c.task == bindparam("task"), items.c.purpose == "work")

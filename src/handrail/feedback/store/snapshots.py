@@ -1,7 +1,7 @@
 """The labels as they stand, or stood at any event; exports that can be made again byte for byte."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ def view(connection: Connection, project: str, upto: int | None = None, only: An
     """Every answered assignment, in the order of their first events; `only` is a condition on assignments."""
     number = project_id(connection, project)
     query = (
-        select(events.c.assignment, events.c.kind, events.c.body, events.c.at, events.c.seconds)
+        select(events.c.assignment, events.c.kind, events.c.body, events.c.at, events.c.seconds, events.c.person)
         .join(tasks, events.c.task == tasks.c.id)
         .where(tasks.c.project == number)
     )
@@ -64,27 +64,27 @@ def view(connection: Connection, project: str, upto: int | None = None, only: An
     if only is not None:
         query = query.where(events.c.assignment.in_(select(assignments.c.id).where(only)))
     standings: dict[str, Standing] = {}
-    for assignment, kind, body, at, seconds in connection.execute(query.order_by(events.c.id)):
-        standings.setdefault(assignment, Standing()).apply(kind, body, at, seconds)
+    for assignment, *event in connection.execute(query.order_by(events.c.id)):
+        standings.setdefault(assignment, Standing()).apply(*event)
     columns = [assignments.c[name] for name in ("id", "item", "purpose", "repetition", "order", "revision", "shown")]
     answered = (
-        select(*columns, tasks.c.name.label("task"), people.c.pseudonym, items.c.item.label("content"), revisions.c.settings)
+        select(*columns, tasks.c.name.label("task"), items.c.item.label("content"), revisions.c.settings)
         .join(tasks, assignments.c.task == tasks.c.id)
         .join(revisions, (revisions.c.task == assignments.c.task) & (revisions.c.number == assignments.c.revision))
-        .join(people, assignments.c.person == people.c.id)
         .join(items, assignments.c.item == items.c.id)
         .where(tasks.c.project == number)
     )
     if only is not None:
         answered = answered.where(only)
     known = {row["id"]: row for row in connection.execute(answered).mappings()}
-    return [label(project, known[a], standing) for a, standing in standings.items() if standing.answers]
+    names: dict[int, str] = dict(connection.execute(select(people.c.id, people.c.pseudonym)).tuples().all())
+    return [label(project, known[a], standing, names) for a, standing in standings.items() if standing.answers]
 
 
-def label(project: str, row: Any, standing: Standing) -> Label:
-    """One label, with all that was shown."""
+def label(project: str, row: Any, standing: Standing, names: Mapping[int, str]) -> Label:
+    """One label, with all that was shown.  Who gave the answer that holds is its labeller: several may settle an item in turn."""
     item = Item.model_validate(row["content"])
-    body, at, seconds = standing.answers[-1]
+    body, at, seconds, by = standing.answers[-1]
     return Label(
         id=row["id"],
         project=project,
@@ -95,7 +95,7 @@ def label(project: str, row: Any, standing: Standing) -> Label:
         models=tuple(row["settings"]["models"]) if body["answer"]["kind"] == "chat" else item.models,
         answer=ANSWER.validate_python(body["answer"]),
         order=tuple(row["order"]),
-        labeller=row["pseudonym"],
+        labeller=names[by],
         purpose=row["purpose"],
         repetition=row["repetition"],
         at=at,

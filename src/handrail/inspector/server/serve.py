@@ -44,7 +44,7 @@ def served(root: Path, port: int = 0) -> Iterator[str]:
 
 def bound(root: Path, port: int) -> tuple[uvicorn.Server, Socket, str]:
     """A server, its socket and its address.  Raises InputError where there is no such folder or the port is taken."""
-    config = uvicorn.Config(create_app(root), HOST, port, log_level="warning", server_header=False)
+    config = uvicorn.Config(create_app(root), HOST, port, log_level="warning", log_config=None, server_header=False)
     socket = Socket(AF_INET, SOCK_STREAM, IPPROTO_TCP)  # asyncio sends without delay only where the protocol is named
     socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     try:
