@@ -3,8 +3,10 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
+from handrail.doctor.best import best
 from handrail.errors import DataError
 from handrail.inspector import frontier, rewarded
 from handrail.inspector.frontier import Frontier, distances, fit
@@ -33,6 +35,21 @@ def test_where_reward_and_gold_part_and_which_checkpoint_to_take(tmp_path):
     assert "√KL 1.2" in said and "step 13 is the first to reach" in said and "the reward goes on rising" in said
     assert found.best is not None and found.best[0] == "gold" and abs(found.best[1] - 13) <= 1
     assert "gold is highest" in str(frontier.picture(found))
+
+
+def test_among_steps_that_noise_cannot_tell_apart_the_last_is_taken():
+    """A curve that has come to rest, and one that has fallen again: the first is taken at its end, the second at its height."""
+    rng = np.random.default_rng(0)
+    rests, falls = 0, []
+    for _ in range(100):
+        noise = 0.2 * rng.standard_normal(60)
+        rise = np.minimum(1.0, np.arange(60) / 20)
+        rests += best(rise + noise)[0] == 59
+        falls.append(best(rise - np.maximum(0.0, (np.arange(60) - 25) / 20) + noise)[0])
+    assert rests >= 80 and max(falls) < 40 and abs(np.mean(falls) - 22.5) < 2  # between step 20 and step 25 it is at its height
+    assert best([1.0]) == (0, 1.0) and best([2.0, 1.0])[0] in (0, 1)
+    peak = [0.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0, 1.0, 0.0]
+    assert best(peak) == (4, pytest.approx(2.8)), "centred: not a step late"
 
 
 def test_a_run_that_has_not_come_so_far_has_not_parted(tmp_path):

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from handrail.doctor.best import best
 from handrail.inspector.folders import finite
 from handrail.inspector.svg import Frame, Point, dot, drawing, label, line, tag, text, ticks
 
 LEAST_KL = 0.02  # nats: nearer to the reference d tells nothing
 FEWEST = 6  # points that a curve is fitted to
 FURTHEST = 10.0  # of log d: 3e8 nats
-AROUND = 2  # steps to both sides that a step is averaged with
 COLOURS = {"reward": "c2", "gold": "c3"}
 
 
@@ -62,7 +62,9 @@ def read_frontier(folder: Path, root: Path, metrics: list[dict[str, Any]]) -> Fr
     points = {name: found for name in COLOURS if (found := distances(metrics, name))}
     fits = {name: fitted for name, found in points.items() if (fitted := fit([(d, y) for _, d, y in found]))}
     judge = "gold" if "gold" in points else "reward"
-    return Frontier(points, fits, best(judge, points.get(judge, [])), yardstick(folder, root))
+    judged = points.get(judge)
+    at, value = best([y for _, _, y in judged]) if judged else (0, 0.0)
+    return Frontier(points, fits, (judge, judged[at][0], value) if judged else None, yardstick(folder, root))
 
 
 def distances(metrics: list[dict[str, Any]], name: str) -> list[tuple[int, float, float]]:
@@ -79,16 +81,6 @@ def fit(points: list[Point]) -> Fit | None:
     terms = np.stack([np.ones_like(d), d, -d * np.log(np.maximum(d, 1e-12))], 1)
     (start, alpha, beta), *_ = np.linalg.lstsq(terms, y, rcond=None)
     return Fit(float(start), float(alpha), float(beta))
-
-
-def best(judge: str, points: list[tuple[int, float, float]]) -> tuple[str, int, float] | None:
-    """The step with the best score, each averaged with its neighbours so that luck of one batch does not choose."""
-    if not points:
-        return None
-    values = [y for _, _, y in points]
-    means = [float(np.mean(values[max(0, i - AROUND) : i + AROUND + 1])) for i in range(len(values))]
-    at = int(np.argmax(means))
-    return judge, points[at][0], means[at]
 
 
 def yardstick(folder: Path, root: Path) -> list[dict[str, Any]]:
@@ -123,7 +115,7 @@ def told(found: Frontier) -> list[str]:
         said.append("The run has no gold score (a monitor that training does not see): where the two part cannot be told from the reward.")
     if found.best:
         judge, step, value = found.best
-        said.append(f"The checkpoint to take is that of step {step}: {judge} {value:+.3f}, the mean over {2 * AROUND + 1} steps.")
+        said.append(f"The checkpoint to take is that of step {step}: {judge} {value:+.3f} in the mean of it and its neighbours.")
     return said
 
 

@@ -1,0 +1,28 @@
+"""Which step of a run is the best, when every step is measured on a few responses only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+AROUND = 2  # steps to both sides that a step is averaged with
+ALLOWED = 2.0  # standard deviations by which the last step may seem worse and still be taken
+
+
+def best(values: Sequence[float]) -> tuple[int, float]:
+    """The place of the best step, and the mean of the values around it; the last one, where that is as good as noise can tell.
+
+    Each is averaged with its neighbours to both sides, so that luck of one batch does not choose, nor the choice come late.
+    The noise is that of second differences: a trend does not count as noise.
+
+    Args:
+        values: of the steps in their order, finite, at least one; the higher the better.
+    """
+    y = np.asarray(values, dtype=np.float64)
+    windows = [y[max(0, i - AROUND) : i + AROUND + 1] for i in range(len(y))]
+    means, counts = np.array([w.mean() for w in windows]), np.array([len(w) for w in windows])
+    at, last = int(np.argmax(means)), len(y) - 1
+    spread = float(np.median(np.abs(np.diff(y, 2)))) / (0.6745 * np.sqrt(6)) if len(y) > 2 else 0.0  # of a normal law
+    unsure = ALLOWED * spread * np.sqrt(1 / counts[at] + 1 / counts[last])
+    if means[last] >= means[at] - unsure:
+        at = last
+    return at, float(means[at])
