@@ -352,6 +352,19 @@ def test_a_sick_run_is_stopped_after_its_step_is_saved_and_goes_on_when_asked_ag
     assert len(read_run(tmp_path / "run").metrics) == 30
 
 
+def rising() -> list[dict]:
+    """A run that first goes on a little too long and later never ends: a warning that becomes sick."""
+    return changed(ended=lambda s: 0.98 if s < 6 else 0.6 if s < 16 else 0.1)
+
+
+def test_a_finding_that_becomes_worse_is_said_again_and_stops_the_run(tmp_path):
+    with pytest.raises(RunError, match="runs on"):
+        attended(tmp_path / "run", rising(), mode="stop")
+    said = [(line["name"], line["severity"]) for line in read_run(tmp_path / "run").findings]
+    assert said == [("runs_on", "warning"), ("runs_on", "sick")]
+    assert attended(tmp_path / "run", rising(), mode="stop") == [], "what was known is not said again after a resume"
+
+
 def test_a_doctor_that_falls_ill_does_not_take_the_run_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr("handrail.doctor.live.examine", lambda *_: 1 / 0)
     assert attended(tmp_path / "run", SICK) == []

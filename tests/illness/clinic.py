@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from handrail.doctor import UPPER, Finding, examine
+from handrail.doctor import UPPER, Finding, Severity, examine
 from handrail.doctor.case import Trace
-from handrail.doctor.live import looks_at
+from handrail.doctor.live import looks_at, news
 from handrail.errors import HandrailError
 from handrail.recipes import progress
 from handrail.track import RunView, read_run
@@ -76,13 +76,11 @@ def diagnose(illness: Illness, seed: int, root: Path, again: bool = False) -> Di
 
 def replayed(view: RunView) -> list[dict]:
     """What the attendant would have found on the way."""
-    found, names, traces = list[dict](), set[str](), dict[int, Trace]()
+    found, known, traces = list[dict](), dict[str, Severity](), dict[int, Trace]()
     for step in [-1, *(line["step"] for line in view.metrics if looks_at(line["step"])), view.metrics[-1]["step"]]:
         until = [line for line in view.metrics if line["step"] <= step]
         now = replace(view, metrics=until, traces=[t for t in view.traces if t <= step], timing=[], summary=None)
-        new = [f for f in examine(now, traces) if f.name not in names and not f.because]
-        names |= {f.name for f in new}
-        found += [{"step": step, "name": f.name, "severity": f.severity} for f in new]
+        found += [{"step": step, "name": f.name, "severity": f.severity} for f in news(examine(now, traces), known)]
     return found
 
 

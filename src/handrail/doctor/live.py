@@ -7,7 +7,7 @@ from typing import Literal
 
 from handrail.doctor.case import Trace
 from handrail.doctor.examine import examine
-from handrail.doctor.finding import UPPER, Finding
+from handrail.doctor.finding import SEVERITIES, UPPER, Finding, Severity
 from handrail.track import Run, read_run
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def looks_at(step: int) -> bool:
 
 
 class Attendant:
-    """Attends a run: what it finds stands in `findings.jsonl`, each finding once.
+    """Attends a run: what it finds stands in `findings.jsonl`, each finding once, and once more where it becomes worse.
 
     It reads the run folder alone, and of it only what comes out the same whenever a step is done again: a resumed run has
     the same findings.  Seconds and memory are left to `handrail doctor`.
@@ -36,7 +36,9 @@ class Attendant:
         self.run, self.mode, self.tell = run, mode, tell
         self.view = replace(read_run(run.folder), timing=[])
         self.traces: dict[int, Trace] = {}
-        self.known = {str(line["name"]) for line in self.view.findings}
+        self.known: dict[str, Severity] = {}  # the worst that was said of each
+        for line in self.view.findings:
+            self.known[line["name"]] = min(line["severity"], self.known.get(line["name"], "note"), key=SEVERITIES.index)
 
     def __call__(self, step: int, last: bool) -> str:
         """After `step`: look, if it is time.  Returns why the run should stop, "" if it should not."""
@@ -48,13 +50,19 @@ class Attendant:
         except Exception:  # a doctor that falls ill must not take the run with it
             logger.exception("the doctor could not look at step %d", step)
             return ""
-        new = [f for f in found if f.name not in self.known and not f.because]
+        new = news(found, self.known)
         for finding in new:
-            self.known.add(finding.name)
             self.run.found(step, finding.json())
             if finding.severity in UPPER:
                 self.tell(line(finding, self.run.folder.name))
         return next((line(f, self.run.folder.name) for f in new if f.severity == "sick" and self.mode == "stop"), "")
+
+
+def news(found: list[Finding], known: dict[str, Severity]) -> list[Finding]:
+    """Causes that were not known, or not as so severe; they are from now on."""
+    new = [f for f in found if not f.because and (f.name not in known or SEVERITIES.index(f.severity) < SEVERITIES.index(known[f.name]))]
+    known.update({f.name: f.severity for f in new})
+    return new
 
 
 def line(finding: Finding, folder: str) -> str:
