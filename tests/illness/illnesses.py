@@ -257,7 +257,14 @@ ILLNESSES = [
     Illness("kl_turned", "the divergence has the wrong sign", "ppo", ("kl_negative",), SHORT, plant=planted.kl_turned),
     Illness("dropout_on", "dropout is on while it learns", "ppo", ("ratio_off",), plant=planted.dropout_in_updates),
     Illness("no_number", "every third gradient is no number", "ppo", ("not_finite",), SHORT, plant=planted.no_number),
-    Illness("loud_batches", "a batch now and then is a thousand times as loud", "sft", ("gradient_spikes",), plant=planted.spikes),
+    Illness(
+        "loud_batches",
+        "a batch now and then is a thousand times as loud",
+        "sft",
+        ("gradient_spikes",),
+        over={"epochs": 1},
+        plant=planted.spikes,
+    ),
     Illness(
         "slower", "each step takes longer", "ppo", ("throughput_falls",), SHORT, {"steps": 12, "batch_size": 16}, planted.slower_and_slower
     ),
@@ -297,7 +304,7 @@ HEALTHY = [
     Illness("best_of_n", "best of four", "best_of_n", ()),
     Illness("relaxed", "through the reward model", "relaxed", (), SHORT),
     Illness("dpo", "direct preferences", "dpo", (), SHORT),
-    Illness("sft", "imitation", "sft", (), SHORT),
+    Illness("sft", "imitation", "sft", (), SHORT, {"epochs": 1}),
     Illness("reward_movies", "a reward model", "reward", ()),
     Illness("reward_posts", "a reward model", "reward", (), SHORT),
 ]

@@ -186,9 +186,8 @@ def throughput_falls(case: Case) -> Held | None:
     token = step / np.array([max(1.0, float(length.get(line["step"], 1.0))) for line in lines])
     third = len(lines) // 3
     # Longer responses may take longer, and shorter ones still have what a step costs anyway: both have to grow.
-    first, middle, last = min(
-        ([float(np.median(x[i * third : (i + 1) * third])) for i in range(3)] for x in (step, token)), key=lambda m: m[2] / max(m[0], 1e-9)
-    )
+    thirds = (slice(third), slice(third, -third), slice(-third, None))
+    first, middle, last = min(([float(np.median(x[part])) for part in thirds] for x in (step, token)), key=lambda m: m[2] / max(m[0], 1e-9))
     if not first or last / first < SLOW:
         return None
     return Held(
