@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from handrail.cli import app
 from handrail.doctor import NAMES, SEVERITIES, UPPER, Finding, examine, verdict
 from handrail.doctor.case import Curve, Trace, lasting
-from handrail.doctor.examine import FOLLOWS
+from handrail.doctor.examine import FOLLOWS, _ordered
 from handrail.doctor.finding import spans
 from handrail.doctor.live import Attendant, looks_at
 from handrail.errors import RunError
@@ -238,6 +238,29 @@ def test_what_follows_from_a_finding_says_so_and_stands_below():
     assert found[1].because == "engine_disagrees" and found[1].severity == "notice"
     alone = examine(case(lines=changed(kl=grow(0, -4))))[0]
     assert alone.severity == "sick" and "sign" in alone.cause
+
+
+def test_a_cause_is_as_severe_as_the_worst_that_follows_from_it():
+    """Otherwise a run that is sick of something that began as a warning would not be called so."""
+    warned = dict(ended=0.5)
+    assert [(f.name, f.severity) for f in examine(case(lines=changed(**warned)))] == [("cut_short", "warning")]
+    collapsed = dict(entropy=grow(0.5, 0.001), distinct=grow(0.9, 0.02))
+    assert ("entropy_collapse", "sick") in [(f.name, f.severity) for f in examine(case(lines=changed(**collapsed)))]
+    cause, *rest = examine(case(lines=changed(**warned, **collapsed)))
+    assert (cause.name, cause.severity, cause.because) == ("cut_short", "sick", "") and "entropy collapse" in cause.evidence
+    assert ("entropy_collapse", "notice", "cut_short") in [(f.name, f.severity, f.because) for f in rest]
+
+
+def test_causes_in_a_circle_do_not_explain_each_other_away():
+    """As the reward's sign, a collapse of length and steps that are too large could, each explaining the next."""
+    names = [name for name in NAMES if name in ("reward_against_gold", "length_collapse", "steps_too_large")]
+    found = _ordered([Finding(name, "sick", "ppo", 3 * at, ((0, 9),), "", "", "") for at, name in enumerate(names)])
+    assert [f.name for f in found if f.severity == "sick"] == ["reward_against_gold"]
+    rng = random.Random(0)
+    for _ in range(200):
+        some = [Finding(n, rng.choice(UPPER), "ppo", rng.randrange(20), ((0, 9),), "", "", "") for n in NAMES if rng.random() < 0.3]
+        found = _ordered(some)
+        assert any(f.severity == "sick" for f in found) == any(f.severity == "sick" for f in some)
 
 
 def test_cut_responses_that_would_end_are_a_limit_and_others_a_model_that_never_ends():
