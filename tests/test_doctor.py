@@ -1,5 +1,6 @@
 """The doctor on made numbers: each finding at its sign and nowhere else, what follows from what, the verdict."""
 
+import json
 import math
 import random
 import time
@@ -224,7 +225,7 @@ def test_a_look_at_large_traces_is_quick_and_leaves_none_of_their_words_in_memor
     traces = [trace(step, texts, [float(i % 2) for i in range(256)]) for step in range(14)]
     started = time.process_time()
     found = traced(case(), *traces)
-    assert time.process_time() - started < 2, "one look took some seconds when all responses were read"
+    assert time.process_time() - started < 1.5, "one look took some seconds when all responses were read"
     assert "sorry about that" in next(f.evidence for f in found if f.name == "reward_pattern")
     assert all(set(vars(kept)) <= {*Trace.__dataclass_fields__, "both_sides"} for kept in traces), "a trace keeps no words of its texts"
 
