@@ -315,6 +315,11 @@ def test_every_finding_has_its_section_and_every_name_in_the_table_of_consequenc
     assert shown == set(NAMES), "a finding without a test"
 
 
+def test_no_document_waits_for_a_figure():
+    unfilled = [path.name for path in DOCUMENT.parent.rglob("*") if path.is_file() and b"@@" in path.read_bytes()]
+    assert not unfilled, "a placeholder that nobody has filled in"
+
+
 def test_words_and_windows():
     assert spans([2, 4, 6, 10], range(0, 20, 2)) == ((2, 6), (10, 10))
     assert lasting(np.array([1, 1, 0, 1, 1, 1], dtype=bool), 2).tolist() == [False, True, False, False, True, True]

@@ -10,8 +10,11 @@ from typer.testing import CliRunner
 
 from handrail.cli import app
 from handrail.doctor.live import Attendant, looks_at
-from handrail.errors import RunError
+from handrail.errors import InputError, RunError
 from handrail.inspector import write_report
+from handrail.recipes.parts import RunSettings
+from handrail.recipes.preflight import preflight
+from handrail.rollout import Sampling
 from handrail.track import Run, read_run
 from test_doctor import changed, healthy
 from test_track_run import opened
@@ -78,8 +81,29 @@ def test_a_finding_that_becomes_worse_is_said_again_and_stops_the_run(tmp_path):
 
 def test_a_doctor_that_falls_ill_does_not_take_the_run_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr("handrail.doctor.live.examine", lambda *_: 1 / 0)
-    assert attended(tmp_path / "run", SICK) == []
-    assert "ZeroDivisionError" in (tmp_path / "run/log.txt").read_text()
+    said = attended(tmp_path / "run", SICK, mode="stop")
+    assert len(said) == 1 and "unwatched" in said[0] and "ZeroDivisionError" in said[0]
+    assert (tmp_path / "run/log.txt").read_text().count("ZeroDivisionError") == 1
+
+
+def measured_first(folder: Path) -> None:
+    with opened(folder) as run:
+        preflight(run, RunSettings(), *[None] * 4, [], Sampling(), 0)  # type: ignore[arg-type]
+
+
+def test_a_look_before_the_first_step_that_fails_does_not_keep_the_run_from_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("handrail.recipes.preflight.look", lambda *_: 1 / 0)
+    measured_first(tmp_path / "run")
+    assert not read_run(tmp_path / "run").preflight and "ZeroDivisionError" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_what_a_user_can_mend_still_ends_it_there(tmp_path, monkeypatch):
+    def found(*_):
+        raise InputError("a prompt is too long", "shorter ones", "leave it out")
+
+    monkeypatch.setattr("handrail.recipes.preflight.look", found)
+    with pytest.raises(InputError):
+        measured_first(tmp_path / "run")
 
 
 def test_it_looks_often_at_first_and_never_later_than_a_sixteenth_of_the_run():
