@@ -1,9 +1,5 @@
 """Checks of the responses themselves: do they end, do they differ, do they repeat themselves."""
 
-import re
-
-import numpy as np
-
 from handrail.doctor.case import Case, lasting
 from handrail.doctor.finding import Held
 
@@ -12,7 +8,6 @@ NEVER = 0.02
 ENDS_LATER = 0.2  # share of the starting model's responses that end when they may go on four times as long
 SAME, SAME_AT_START = 0.5, 0.3  # share of a step's responses that are one and the same text
 REPEATED, REPEATED_SICK = 0.15, 0.3  # share of word triples that a response has said before
-OTHERS_TURN = re.compile(r"(^|\n)(Human|User|### Instruction):|<\|(im_start|user|start_header_id)\|>|\[INST\]")
 SPOKEN = 0.2  # share of traced responses that go on with the other's turn
 
 
@@ -132,7 +127,7 @@ def few_prompts(case: Case) -> Held | None:
 
 def writes_both_sides(case: Case) -> Held | None:
     """Responses go on with the user's turn."""
-    found = {t.step: float(np.mean([bool(OTHERS_TURN.search(r)) for r in t.responses])) for t in case.traces if t.responses}
+    found = {trace.step: trace.both_sides for trace in case.traces}
     steps = [step for step, share in found.items() if share > SPOKEN]
     if not steps:
         return None

@@ -13,7 +13,7 @@ from handrail.track import RunView
 
 Numbers = NDArray[np.float64]
 
-WORD = re.compile(r"\w+|[^\w\s]")
+OTHERS_TURN = re.compile(r"(^|\n)(Human|User|### Instruction):|<\|(im_start|user|start_header_id)\|>|\[INST\]")
 TEXTS = ("prompt_id", "response", "ended", "score", "gold")  # columns of a trace that checks read
 BEGINNING = 3  # values at most that a curve's start is the mean of
 SMALLEST_WINDOW, WINDOWS = 3, 40  # a trailing mean is over a fortieth of the run, and 3 steps at least
@@ -82,14 +82,9 @@ class Trace:
     gold: Numbers
 
     @cached_property
-    def grams(self) -> list[set[str]]:
-        """Of each response one to three words next to each other."""
-        return [_grams(response) for response in self.responses]
-
-
-def _grams(text: str) -> set[str]:
-    words = WORD.findall(text.lower())
-    return {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+    def both_sides(self) -> float:
+        """The share of the responses that go on with the other's turn; a run is looked at many times, and its texts once."""
+        return float(np.mean([bool(OTHERS_TURN.search(response)) for response in self.responses])) if self.responses else 0.0
 
 
 class Case:

@@ -112,17 +112,34 @@ def _finding(name: str, stage: str, held: Held, steps: list[int]) -> Finding:
 
 
 def _ordered(found: list[Finding]) -> list[Finding]:
-    """Findings that follow from another one become a notice that says so."""
+    """Findings that follow from another one become a notice that says so; what all follows from is as severe as the worst of it."""
     causes = [f for f in found if f.severity in UPPER and f.name in FOLLOWS]
+    because: dict[str, str] = {}
+    for finding in reversed(found):  # so that where causes go round in a circle the one nearest to the root is left as such
+        for cause in causes:
+            follows = finding.name in FOLLOWS[cause.name] and not _mutual(cause, finding, found)
+            if follows and _root(cause.name, because) != finding.name:
+                because[finding.name] = cause.name
+                break
     done: list[Finding] = []
     for finding in found:
-        before = next((c for c in causes if finding.name in FOLLOWS[c.name] and not _mutual(c, finding, found)), None)
-        if before is None:
-            done.append(finding)
-        else:
+        if finding.name in because:
             severity = max(finding.severity, "notice", key=SEVERITIES.index)
-            done.append(replace(finding, severity=severity, because=before.name))
+            done.append(replace(finding, severity=severity, because=because[finding.name]))
+            continue
+        following = [f for f in found if _root(f.name, because) == finding.name]
+        worst = min(following, key=lambda f: SEVERITIES.index(f.severity))
+        if SEVERITIES.index(worst.severity) < SEVERITIES.index(finding.severity):
+            finding = replace(finding, severity=worst.severity, evidence=f"{finding.evidence}; from this follows: {worst.title}")
+        done.append(finding)
     return done
+
+
+def _root(name: str, because: dict[str, str]) -> str:
+    """What a finding follows from in the end; itself, where it follows from none."""
+    while name in because:
+        name = because[name]
+    return name
 
 
 def _mutual(cause: Finding, finding: Finding, found: list[Finding]) -> bool:

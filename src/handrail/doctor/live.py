@@ -36,6 +36,7 @@ class Attendant:
         self.run, self.mode, self.tell = run, mode, tell
         self.view = replace(read_run(run.folder), timing=[])
         self.traces: dict[int, Trace] = {}
+        self.ill = False  # whether a look has failed
         self.known: dict[str, Severity] = {}  # the worst that was said of each
         for line in self.view.findings:
             self.known[line["name"]] = min(line["severity"], self.known.get(line["name"], "note"), key=SEVERITIES.index)
@@ -47,8 +48,8 @@ class Attendant:
         try:
             now = replace(read_run(self.run.folder, self.view), timing=[])
             found = examine(now, self.traces)
-        except Exception:  # a doctor that falls ill must not take the run with it
-            logger.exception("the doctor could not look at step %d", step)
+        except Exception as error:  # a doctor that falls ill must not take the run with it
+            self._ill(step, error)
             return ""
         new = news(found, self.known)
         for finding in new:
@@ -56,6 +57,13 @@ class Attendant:
             if finding.severity in UPPER:
                 self.tell(line(finding, self.run.folder.name))
         return next((line(f, self.run.folder.name) for f in new if f.severity == "sick" and self.mode == "stop"), "")
+
+    def _ill(self, step: int, error: Exception) -> None:
+        """Say once that the run goes on unwatched, with the traceback in its log; later looks may succeed again."""
+        if not self.ill:
+            self.tell(f"could not look at step {step}, and the run goes on unwatched ({type(error).__name__}: {error}); more in log.txt")
+            logger.error("the doctor could not look at step %d", step, exc_info=error)
+        self.ill = True
 
 
 def news(found: list[Finding], known: dict[str, Severity]) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Checks of what is maximised: its scale, what it pays for, and whether that is what people prefer."""
 
+import re
 from collections import defaultdict
 from functools import lru_cache
 
@@ -19,7 +20,8 @@ EMPTY = 0.3  # share of empty responses
 LOST = 0.25  # of the range that gold has gone through
 PATTERN_ROWS, PATTERN_SIDES = 24, 6  # responses that a pattern is looked for in; so many have it, and so many have not
 PATTERN_EXPLAINS = 0.8  # share of the reward's variance; words of a reward that is more than words explain a half at most
-FIRST, LATEST = 4, 8  # traces that are compared
+FIRST, LATEST, ROWS = 4, 8, 16  # traces that are compared, and responses of each; more would take seconds a look
+WORD = re.compile(r"\w+|[^\w\s]")
 SPREADS = 3.0  # of the reward, by which nonsense may score above sense; it was never trained on, and one spread is usual
 
 
@@ -197,12 +199,9 @@ def reward_pattern(case: Case) -> Held | None:
     """A few words decide over the reward, and the policy has found them."""
     seen = [trace for trace in case.traces if trace.responses and len(trace.scores) == len(trace.responses)]
     seen = seen[:FIRST] + seen[FIRST:][-LATEST:]
-    if sum(len(trace.responses) for trace in seen) < PATTERN_ROWS:
-        return None
-    best, explains = _pattern(tuple(seen))
+    best, explains, shares = _pattern(tuple(seen))
     if explains < PATTERN_EXPLAINS:
         return None
-    shares = [float(np.mean([best in grams for grams in trace.grams])) for trace in seen]
     steps = [trace.step for trace, share in zip(seen, shares, strict=True) if share > 0]
     return Held(
         "sick" if shares[-1] > 0.8 and shares[-1] - shares[0] > 0.3 else "warning",
@@ -215,12 +214,19 @@ def reward_pattern(case: Case) -> Held | None:
 
 
 @lru_cache(maxsize=2)  # a run that goes on is looked at more often than it is traced
-def _pattern(traces: tuple[Trace, ...]) -> tuple[str, float]:
-    """The words whose presence explains most of the variance of the scores, and the share that they explain."""
-    scores = np.concatenate([trace.scores for trace in traces])
+def _pattern(traces: tuple[Trace, ...]) -> tuple[str, float, list[float]]:
+    """The words whose presence explains most of the variance of the scores, the share that they explain, and who says them.
+
+    Of each trace a few responses are read, from all over it.  Returns also the share of these that have the words, a number a trace.
+    """
+    chosen = [sorted({int(row) for row in np.linspace(0, len(trace.responses) - 1, ROWS)}) for trace in traces]
+    grams = [[_grams(trace.responses[row]) for row in rows] for trace, rows in zip(traces, chosen, strict=True)]
+    scores = np.array([trace.scores[row] for trace, rows in zip(traces, chosen, strict=True) for row in rows])
+    if len(scores) < PATTERN_ROWS:
+        return "", 0.0, []
     variance, places = float(scores.var()), defaultdict[str, list[int]](list)
-    for number, grams in enumerate(grams for trace in traces for grams in trace.grams):
-        for gram in grams:
+    for number, said in enumerate(said for of_trace in grams for said in of_trace):
+        for gram in said:
             places[gram].append(number)
     best, explains = "", 0.0
     for gram, rows in places.items():
@@ -232,7 +238,13 @@ def _pattern(traces: tuple[Trace, ...]) -> tuple[str, float]:
         found = share * (1 - share) * gap**2 / variance
         if gap > 0 and (found, len(gram)) > (explains, len(best)):
             best, explains = gram, found
-    return best, explains
+    return best, explains, [float(np.mean([best in said for said in of_trace])) for of_trace in grams]
+
+
+def _grams(text: str) -> set[str]:
+    """One to three words next to each other."""
+    words = WORD.findall(text.lower())
+    return {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
 
 
 def reward_likes_nonsense(case: Case) -> Held | None:

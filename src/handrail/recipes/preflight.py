@@ -1,5 +1,6 @@
 """A look before the first step, for the doctor: are the roles what they are taken for, does the reward know sense from nonsense?"""
 
+import logging
 import random
 
 import torch
@@ -8,11 +9,15 @@ from handrail.algo.kl import kl_k1
 from handrail.algo.stats import masked_mean
 from handrail.batch import Sequences
 from handrail.data import Codec
+from handrail.errors import HandrailError
 from handrail.models import LanguageModel, ScalarModel
 from handrail.recipes.parts import RunSettings, derive, shuffled
+from handrail.recipes.progress import console
 from handrail.records import Prompt
 from handrail.rollout import NativeEngine, Sampling
 from handrail.track import Run
+
+logger = logging.getLogger(__name__)
 
 LOOKS_AT = 32  # prompts, answered once each
 PATIENT = 8  # prompts that are answered again where hardly any response ends,
@@ -42,7 +47,14 @@ def preflight(
     def measure() -> dict[str, float]:
         if (run.folder / "preflight.json").exists():
             return {}
-        return look(codec, policy, reference, reward, prompts, sampling, seed)
+        try:
+            return look(codec, policy, reference, reward, prompts, sampling, seed)
+        except HandrailError:
+            raise
+        except Exception as error:  # what only the doctor needs must not keep a run from training
+            console.print(f"doctor    could not measure before the first step ({type(error).__name__}); more in log.txt", markup=False)
+            logger.error("nothing could be measured before the first step", exc_info=error)
+            return {}
 
     if found := run.peers.first(measure):
         run.measured(found)
