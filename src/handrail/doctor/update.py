@@ -16,6 +16,7 @@ USELESS = -0.1  # of the returns' variance; a critic that says the same everywhe
 CRITIC_FROM = 8  # steps for a critic to find the scale; one that starts from the reward model is below 0 for 4
 SPIKE, SPIKES, BEFORE = 10.0, 2, 5  # times the median of the 5 norms before; once may be chance
 COLLAPSED, COLLAPSED_SICK = 0.25, 0.1  # of the entropy at the start; a policy that learns well keeps a half
+STEADY = 1.3  # from a third of the run to the next: a neighbour on the machine comes and goes
 SLOW, SLOW_WARNING = 1.8, 3.0  # times the seconds of the first third; a neighbour on the machine doubles them
 GROWN, GROWN_WARNING = 1.3, 2.0  # times the memory after a third of the run
 
@@ -191,7 +192,7 @@ def throughput_falls(case: Case) -> Held | None:
     if not first or last / first < SLOW:
         return None
     return Held(
-        "warning" if last / first > SLOW_WARNING and first < middle < last else "notice",
+        "warning" if last / first > SLOW_WARNING and middle > STEADY * first and last > STEADY * middle else "notice",
         [int(line["step"]) for line in lines[-third:]],
         f"a step takes {last / first:.1f} times as long in the last third of the run as in the first, "
         f"{np.median(step[-third:]):.2f} s now, and a token too",
