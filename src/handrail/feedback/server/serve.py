@@ -42,15 +42,22 @@ def serve(
 def served(db: Database, settings: ServerSettings, responders: Mapping[str, Responder] | None = None) -> Iterator[str]:
     """The app in a thread of this process while the block lasts; gives its address.  Raises InputError, RunError."""
     server, socket, where = bound(db, settings, responders)
+    with in_a_thread(server, socket, f"the feedback app could not be started at {where}"):
+        yield where
+
+
+@contextmanager
+def in_a_thread(server: uvicorn.Server, socket: Socket, failure: str) -> Iterator[None]:
+    """The server runs in a thread of this process while the block lasts.  Raises RunError, `failure`, where it does not begin."""
     with socket:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
         thread.start()
         while not server.started:
             if not thread.is_alive():
-                raise RunError(f"the feedback app could not be started at {where}")
+                raise RunError(failure)
             time.sleep(0.01)
         try:
-            yield where
+            yield
         finally:
             server.should_exit = True
             thread.join(10.0)

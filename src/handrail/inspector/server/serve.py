@@ -1,7 +1,5 @@
 """Serving the inspector: on this machine alone, whatever is asked for."""
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +8,8 @@ from socket import socket as Socket
 
 import uvicorn
 
-from handrail.errors import InputError, RunError
+from handrail.errors import InputError
+from handrail.feedback.server.serve import in_a_thread
 from handrail.inspector.server.app import create_app
 
 HOST = "127.0.0.1"
@@ -28,18 +27,8 @@ def serve(root: Path, port: int, begun: Callable[[str], None]) -> None:
 def served(root: Path, port: int = 0) -> Iterator[str]:
     """The pages in a thread of this process while the block lasts; gives their address.  Raises InputError, RunError."""
     server, socket, where = bound(root, port)
-    with socket:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
-        thread.start()
-        while not server.started:
-            if not thread.is_alive():
-                raise RunError(f"the inspector could not be started at {where}")
-            time.sleep(0.01)
-        try:
-            yield where
-        finally:
-            server.should_exit = True
-            thread.join(10.0)
+    with in_a_thread(server, socket, f"the inspector could not be started at {where}"):
+        yield where
 
 
 def bound(root: Path, port: int) -> tuple[uvicorn.Server, Socket, str]:
