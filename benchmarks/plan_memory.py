@@ -5,15 +5,17 @@
     python benchmarks/plan_memory.py --calibrate           # the others, from which the two constants of the CPU were set
 
 Each run is a process of its own with one thread, on models of random weights; its peak is the largest `memory_mib` in its
-timing.jsonl.  What is foreseen comes from `handrail plan` in a process of its own, before the run.
+timing.jsonl, its seconds are those of the timing times the share of its processor that it had.  What is foreseen comes from `handrail plan` in a process of its own, before the run.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -53,12 +55,12 @@ COUNTED = {
     "best-of-n-256": ("best_of_n", "256", AUTOCAST, {"steps": 15}),
 }
 CALIBRATED = {
-    "sft-384": ("sft", "384", AUTOCAST, {"epochs": 1.0, "batch_tokens": 2048}),
+    "sft-384": ("sft", "384", AUTOCAST, {"epochs": 0.5, "batch_tokens": 2048}),
     "sft-640": ("sft", "640", AUTOCAST, {"epochs": 0.1, "batch_tokens": 2048}),
     "reward-384": ("reward", "384", AUTOCAST, {"epochs": 1, "batch_size": 8, "normalise_on": 32}),
-    "ppo-384": ("ppo", "384", AUTOCAST, {"steps": 10}),
+    "ppo-384": ("ppo", "384", AUTOCAST, {"steps": 8}),
     "ppo-640": ("ppo", "640", AUTOCAST, {"steps": 3}),
-    "rloo-384": ("reinforce", "384", FLOAT, {"steps": 10}),
+    "rloo-384": ("reinforce", "384", FLOAT, {"steps": 8}),
     "dpo-640": ("dpo", "640", FLOAT, {"epochs": 1, "batch_size": 16, "data": 128}),
 }
 
@@ -122,9 +124,12 @@ def compared(folder: Path, name: str, stage: str, size: str, model: dict, more: 
     file = folder / f"{name}.yaml"
     file.write_text(json.dumps(settings(folder, name, stage, size, model, more)))
     foreseen = json.loads(handrail("plan", str(file), "--stage", stage, "--json"))["stages"][0]
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     handrail(stage, str(file), "--quiet")
+    passed, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    share = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / passed  # what it had of its processor
     lines = [json.loads(line) for line in (folder / "runs" / name / "timing.jsonl").read_text().splitlines()]
-    seconds = sum(v for line in lines for k, v in line.items() if k in ("act", "judge", "improve"))
+    seconds = sum(v for line in lines for k, v in line.items() if k in ("act", "judge", "improve")) * min(1.0, share)
     return {
         "name": name,
         "foreseen": foreseen["memory"] / 2**20,

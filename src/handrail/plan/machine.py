@@ -21,13 +21,14 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes and rates.  What a plan foresees is `fixed + kept * bytes held at once`."""
+    """Bytes and rates.  What a plan foresees is `fixed + sampling + kept * bytes held at once`."""
 
     name: str
     memory: int  # bytes
     free: int  # bytes that nothing else uses now
     fixed: int  # bytes of a process before it holds a tensor
-    kept: float  # the allocator's share: bytes that it has taken for each byte that is held at the peak
+    sampling: int  # bytes more where it samples: the rows of a batch become fewer one by one, each number a shape of its own
+    kept: float  # bytes that the allocator has taken for each that is held at the peak
     products: dict[torch.dtype, float]  # floating-point operations a second in matrix products
     bandwidth: float  # bytes a second
     call: float  # seconds that an operation takes at least
@@ -67,8 +68,9 @@ REACHED = {"products": 0.4, "bandwidth": 0.7}  # of a sheet's figures, by progra
 GPU_CALL, GPU_TOKENS = 1e-5, 16384
 GPU_FIXED, GPU_KEPT = 600 * 2**20, 1.1  # CUDA's context and libraries; what its caching allocator rounds up
 
-# glibc keeps blocks between others that are still held; torch loads what it multiplies with at the first product.
-CPU_FIXED, CPU_KEPT = 40 * 2**20, 1.3
+# Kernels that oneDNN keeps for the shapes that it has met, and holes in glibc's heap.  Blocks of 32 MiB and more leave none
+# (mallopt(3), M_MMAP_THRESHOLD), so that this does not grow with the model.  Set by `benchmarks/plan_memory.py --calibrate`.
+CPU_FIXED, CPU_SAMPLING = 220 * 2**20, 170 * 2**20
 
 
 def gpu(name: str) -> Machine:
@@ -83,6 +85,7 @@ def gpu(name: str) -> Machine:
         memory=sheet.memory * GIB,
         free=sheet.memory * GIB,
         fixed=GPU_FIXED,
+        sampling=0,
         kept=GPU_KEPT,
         products={torch.bfloat16: sheet.bfloat16 * of, torch.float32: sheet.float32 * of},
         bandwidth=sheet.bandwidth * 1e9 * REACHED["bandwidth"],
@@ -101,7 +104,8 @@ def here() -> Machine:
         memory=memory,
         free=free,
         fixed=CPU_FIXED,
-        kept=CPU_KEPT,
+        sampling=CPU_SAMPLING,
+        kept=1.0,
         products={torch.float32: products(torch.float32), torch.bfloat16: products(torch.bfloat16)},
         bandwidth=bandwidth(),
         call=call(),

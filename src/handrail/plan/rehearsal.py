@@ -48,6 +48,7 @@ class Rehearsal:
         self.roles: dict[str, Role] = {}
         self.weights: list[torch.nn.Parameter] = []  # those that are trained
         self.steps = 0
+        self.samples = False
 
     @contextmanager
     def on(self, phase: str = "", times: float = 0.0) -> Iterator[None]:
@@ -118,6 +119,7 @@ class Rehearsal:
 
         Args: prompts, the lengths of all prompts, one for each response; times, how often this is done.
         """
+        self.samples = True
         if policy.causal.config.is_encoder_decoder:  # stands for it: as many rows at once, read from their first token to their last
             rows = Sequences.of([([1] * prompt, [1] * length) for prompt in prompts[:SLOTS]])
             with torch.no_grad():
