@@ -238,7 +238,8 @@ def others(row: Row, rules: Rules, one: Pass, at: int) -> list[Block]:
         line = Line(f"D_t = β {weight}(e^x − 1 − x),  x = log π_{{ref}} − log π_θ", numbers, n(one.divergence[at]), "divergence")
         blocks.append(Block("Divergence in the loss", [line], f"x = {n(reference[at])} − {p(one.logp[at])} = {n(x)}"))
     if one.values is not None and returns is not None and old is not None:
-        line = Line("L_V = ½ (V_θ − R_t)^2", f"½ × ({n(one.values[at])} − {p(returns[at])})²", n(one.value[at]), "value")
+        target = "R_t" if rules.stage == "ppo" else "G_t"
+        line = Line(f"L_V = ½ (V_θ − {target})^2", f"½ × ({n(one.values[at])} − {p(returns[at])})²", n(one.value[at]), "value")
         if rules.value_clip:
             near = old[at] + float(np.clip(one.values[at] - old[at], -rules.value_clip, rules.value_clip))
             numbers = f"½ × max(({n(one.values[at])} − {p(returns[at])})², ({n(near)} − {p(returns[at])})²)"
@@ -259,8 +260,9 @@ def loss(rules: Rules, one: Pass, step: int, at: int) -> Block:
             formula.append("+ D_t")
             numbers.append(f"+ {p(one.divergence[at])}")
     if one.values is not None:
-        formula.append("+ c_V L_V" if formula else "c_V L_V")
-        numbers.append(f"{'+ ' if numbers else ''}{n(rules.value_coef)} × {p(one.value[at])}")
+        name, times = ("c_V L_V", f"{n(rules.value_coef)} × ") if rules.stage == "ppo" else ("L_V", "")
+        formula.append(f"+ {name}" if formula else name)
+        numbers.append(f"{'+ ' if numbers else ''}{times}{p(one.value[at])}")
     if rules.learns(step) and rules.entropy_coef and one.entropy is not None:
         formula.append("− c_H H_t")
         numbers.append(f"− {n(rules.entropy_coef)} × {p(one.entropy[at])}")

@@ -114,8 +114,8 @@ class Imitation:
             Line("ℓ_t = w H_t", f"{n(weight)} × {p(entropy)}", n(loss), "loss"),
             Line("ℓ_t / n", f"{n(loss)} / {n(count)}", n(loss / count), "part"),
         ]
-        parted = "" if self.minibatches == 1 else f", a {self.minibatches}th of which each minibatch is divided by"
-        note = f"n = {n(count)}: the tokens of the step, each with its response’s weight{parted}."
+        parted = "" if self.minibatches == 1 else f", in equal shares for its {self.minibatches} minibatches"
+        note = f"n = {n(count)}: the tokens of the step, each counted with its response’s weight{parted}."
         note += f" The loss of update {one['update'] + 1} is the sum of all parts."
         return [*blocks, Block("Imitation", lines, note)]
 

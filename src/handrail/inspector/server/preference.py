@@ -223,7 +223,8 @@ class Preference:
         ahead, less = (" − γ", f" − {n(self.gamma)}") if self.gamma else ("", "")
         sides = [("m", m, "sigmoid"), ("−m", -m, "opposite")][: 2 if self.smoothing else 1]
         lines = [
-            Line(f"σ({name}{ahead})", f"1 / (1 + exp(−({n(x)}{less})))", n(sigmoid(x - self.gamma)), named) for name, x, named in sides
+            Line(f"σ({name}{ahead})", f"1 / (1 + exp(−{f'({n(x)}{less})' if less else p(x)}))", n(sigmoid(x - self.gamma)), named)
+            for name, x, named in sides
         ]
         formula, numbers = f"−log σ(m{ahead})", f"−log({lines[0].value})"
         if self.smoothing:
