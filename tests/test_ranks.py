@@ -75,11 +75,11 @@ def some_sequences(count: int) -> Sequences:
 
 
 def of_sft(folder: Path) -> tuple[Tensor, list[dict]]:
-    base = {"out": str(folder), "data": {"path": "table"}, "lr": 0.02, "eval_every": 1, "weight_decay": 0.0}
+    base = {"out": str(folder), "data": {"path": "table"}, "lr": 0.02, "eval_every": 1, "weight_decay": 0.0, "run": {"trace_every": 0}}
     cfg, cast, parallel = sft.SFT.model_validate(base), Cast.of(WORLD), Parallel.joined()
     optimizer = parts.Optimizer({"policy": (cast.policy.parameters(), cfg.lr)}, 0.0, 1.0, parallel)
     batches = [[0, 1, 2, 3, 4, 5, 6], [7, 8]]
-    made = sft.Parts(cast.codec, cast.policy, optimizer, parallel, some_sequences(9), some_sequences(5), batches, "")
+    made = sft.Parts(cast.codec, cast.policy, optimizer, parallel, some_sequences(9), [], some_sequences(5), batches, "")
     with parts.open_run(cfg.out, "sft", cfg, cfg.run, {}) as run:
         sft.train(cfg, made, run)
     return cast.policy.weights.detach(), read_run(folder).metrics
@@ -114,7 +114,7 @@ def of_reward(folder: Path) -> tuple[Tensor, list[dict]]:
     made: Any = reward_parts.Parts(None, model, None, optimizer, parallel, loss, [], criterion, share, [], "")
     logged = []
     for _ in range(2):
-        logged.append(reward.gradient(cfg, made, batch, [0, 1, 2, 3]) | optimizer.clip())
+        logged.append(reward.gradient(cfg, made, batch, [0, 1, 2, 3])[0] | optimizer.clip())
         optimizer.step(1.0)
     return model.hf.weights.detach(), logged
 

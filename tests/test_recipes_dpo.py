@@ -215,7 +215,7 @@ def test_the_logged_margin_is_that_of_the_models_read_one_row_at_a_time(world, t
     parts, start = prepared(cfg), LanguageModel.load(cfg.policy).freeze()
     disturb(parts)
     drawn = parts.source.draw(0)
-    logged = dpo.gradient(cfg, parts, drawn.batch, drawn.kl)
+    logged, _ = dpo.gradient(cfg, parts, drawn.batch, drawn.kl)
     sequences, total, margin, chosen = drawn.batch.sequences, 0.0, 0.0, 0.0
     rows = [(sequences.ids[m, : sequences.lengths[m]].tolist(), int(sequences.prompt_lengths[m])) for m in range(len(sequences))]
     logp = [alone(parts.policy, *row) for row in rows]

@@ -41,24 +41,25 @@ from handrail.recipes.dpo_sources import (
 )
 from handrail.recipes.parts import (
     Optimizer,
+    Readings,
     RunSettings,
     cosine,
     describe,
     fingerprint,
     machine,
     native_engine,
+    of_rows,
     open_run,
     prefixed,
     seed_everything,
     slices,
+    spelt,
     under,
 )
 from handrail.recipes.progress import progress
 from handrail.recipes.rewards import load_reward, reward_inputs
 from handrail.records import Ranking
 from handrail.track import Guard, Run
-
-Readings = list[tuple[Tensor, Tensor]]  # rows of a batch's sequences, and [M, T] what the policy said of their tokens
 
 
 class DPO(Settings):
@@ -283,33 +284,26 @@ def trace(cfg: DPO, parts: Parts, drawn: Drawn, read: Readings) -> dict[str, lis
     whole = max(1, int((batch.mask.sum(1).cumsum(0) <= cfg.run.trace_rows).sum()))  # a ranking is cut where not even one fits
     group, place = (x[: cfg.run.trace_rows] for x in batch.mask[:whole].nonzero(as_tuple=True))
     rows = batch.index[group, place]
-    sequences = batch.sequences[rows]
-    starts, stops = sequences.prompt_lengths.tolist(), sequences.lengths.tolist()
-    ids = [row[start:stop] for row, start, stop in zip(sequences.ids.tolist(), starts, stops, strict=True)]
-    lengths = dict(zip(rows.tolist(), map(len, ids), strict=True))
-    mine = {row: x for some, logp in read for row, x in zip(some.tolist(), logp.tolist(), strict=True) if row in lengths}
-    found = {row: x for part in parts.parallel.gather(mine) for row, x in part.items()}
-    logp = [found[row][:length] for row, length in lengths.items()]
-    logp_ref = [x[: len(own)].tolist() for x, own in zip(batch.logp_ref[rows], ids, strict=True)]
+    sequences, columns = batch.sequences[rows], spelt(parts.codec, batch.sequences[rows])
+    lengths = columns["length"]
+    logp = [x[:length] for x, length in zip(of_rows(rows.tolist(), read, parts.parallel), lengths, strict=True)]
+    logp_ref = [x[:length] for x, length in zip(batch.logp_ref[rows].tolist(), lengths, strict=True)]
     kl = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(logp, logp_ref, strict=True)]
     said = Said(torch.tensor([sum(x) for x in logp]), batch.logp_ref[rows].sum(1).cpu(), sequences.response_lengths.cpu())
     against = {"logp_ref": logp_ref, "kl": kl, "kl_sum": [sum(x) for x in kl]} if parts.objective.refers else {}
-    against |= {"kl_estimate": [float(drawn.kl)] * len(ids)} if parts.objective.measures_kl else {}
+    against |= {"kl_estimate": [float(drawn.kl)] * len(rows)} if parts.objective.measures_kl else {}
     return {
         "prompt_id": [drawn.prompts[n].id for n in group.tolist()],
         "prompt": [drawn.prompts[n].text for n in group.tolist()],
-        "response": [parts.codec.decode(own) for own in ids],
-        "length": [len(own) for own in ids],
+        **columns,
         **{name: values[rows].tolist() for name, values in drawn.about.items()},
         "group": group.tolist(),
         "place": place.tolist(),
         "beats": labels.wins[group, place].tolist(),
         "wins": labels.desirable[group, place].tolist(),
         "losses": labels.undesirable[group, place].tolist(),
-        **{f"count_{name}": [float(getattr(counts, name))] * len(ids) for name in ("pairs", "desirable", "undesirable")},
+        **{f"count_{name}": [float(getattr(counts, name))] * len(rows) for name in ("pairs", "desirable", "undesirable")},
         "implicit_reward": parts.objective.reward(said).tolist(),
-        "ids": ids,
-        "tokens": [parts.codec.pieces(own) for own in ids],
         "logp": logp,
         **against,
     }

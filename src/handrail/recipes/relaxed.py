@@ -30,6 +30,7 @@ from handrail.parallel import Parallel
 from handrail.recipes.experience import Witness, paid_for, token_trace, variety
 from handrail.recipes.parts import (
     Optimizer,
+    Readings,
     RunSettings,
     constant,
     derive,
@@ -38,6 +39,7 @@ from handrail.recipes.parts import (
     generator,
     machine,
     native_engine,
+    of_rows,
     open_run,
     prefixed,
     seed_everything,
@@ -52,7 +54,7 @@ from handrail.rollout import Engine, Sampling
 from handrail.track import Guard, Run
 
 NUMBERS = 2**26  # logits at once, 256 MiB of float32
-Terms = list[tuple[Tensor, Tensor, Tensor]]  # rows of a batch, [B] the score of each, [B, T] its divergence at each token
+Terms = dict[str, Readings]  # of the objective, by name
 
 
 class Relaxed(Settings):
@@ -210,7 +212,7 @@ def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> tup
     width, vocabulary = sequences.mask.shape[1], parts.policy.causal.config.vocab_size
     rows = cfg.rows or max(1, NUMBERS // (width * vocabulary))
     sums = {"reward_relaxed": 0.0, "kl_exact": 0.0}
-    judged: Terms = []
+    judged: Terms = {"score_relaxed": [], "kl_exact": []}
     for index in torch.arange(len(sequences))[parts.parallel.turn].split(rows):
         part = sequences[index.to(sequences.ids.device)]
         noise = torch.stack([row_noise(cfg, step, row, part.mask.shape[1], vocabulary) for row in index.tolist()]).to(part.ids.device)
@@ -220,7 +222,8 @@ def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> tup
         score = relaxed_score(parts.model, part, parts.choose(logits, part.tokens, noise))
         kl = kl_full(logits, logits_ref)
         divergence = response_sum(kl, part.mask)
-        judged.append((index, score.detach(), kl.detach()))
+        judged["score_relaxed"].append((index, score.detach()))
+        judged["kl_exact"].append((index, kl.detach()))
         (-(score - cfg.beta * divergence).sum() / len(sequences)).backward()
         sums["reward_relaxed"] += float(score.detach().sum()) / len(sequences)
         sums["kl_exact"] += float(divergence.detach().sum()) / len(sequences)
@@ -229,15 +232,8 @@ def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> tup
 
 def terms(parts: Parts, judged: Terms, lengths: list[int]) -> dict[str, list]:
     """Of the first responses, as columns, what their objective was made of: the relaxed score, and the divergence at each token."""
-    mine = {
-        row: (one, each[: lengths[row]])
-        for index, score, kl in judged
-        for row, one, each in zip(index.tolist(), score.tolist(), kl.tolist(), strict=True)
-        if row < len(lengths)
-    }
-    found = {row: of for part in parts.parallel.gather(mine) for row, of in part.items()}
-    scores, kls = zip(*(found[row] for row in range(len(lengths))), strict=True)
-    return {"score_relaxed": list(scores), "kl_exact": list(kls)}
+    score, kl = (of_rows(range(len(lengths)), judged[name], parts.parallel) for name in ("score_relaxed", "kl_exact"))
+    return {"score_relaxed": score, "kl_exact": [x[:length] for x, length in zip(kl, lengths, strict=True)]}
 
 
 def row_noise(cfg: Relaxed, step: int, row: int, width: int, vocabulary: int) -> Tensor:

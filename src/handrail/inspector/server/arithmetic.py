@@ -40,7 +40,8 @@ class PolicyGradient:
         found = []
         for one in self._passes(row):
             clipped = int(one.clipped.sum())
-            said = f"{one.count} tokens in its minibatch, {clipped} of this response’s {len(one.logp)} clipped"
+            of = f"{clipped} of this response’s {len(one.logp)} clipped"
+            said = f"update {one.update + 1} of the step, {one.count} tokens in its minibatch, {of}"
             found.append({"update": one.update, "count": one.count, "clipped": clipped, "said": said})
         return found
 

@@ -41,10 +41,8 @@ class Imitation:
     def passes(self, row: Row) -> list[dict[str, Any]]:
         """Each pass over the response."""
         seen = zip(row.get("pass_update") or [], row.get("pass_count") or [], strict=True)
-        return [
-            {"update": update, "count": count, "said": f"the step’s loss is divided by {n(count)} weighted tokens"}
-            for update, count in seen
-        ]
+        told = "update {} of the step, whose loss is divided by {} weighted tokens"
+        return [{"update": update, "count": count, "said": told.format(update + 1, n(count))} for update, count in seen]
 
     def coloured(self, row: Row) -> dict[str, list[Any]]:
         """What each pass made of each token."""

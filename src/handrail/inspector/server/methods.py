@@ -8,7 +8,9 @@ from handrail.inspector.server.arithmetic import PolicyGradient
 from handrail.inspector.server.imitation import Imitation
 from handrail.inspector.server.lines import Beside, Block
 from handrail.inspector.server.preference import Preference
+from handrail.inspector.server.ranking import Ranking
 from handrail.inspector.server.relaxed import Relaxed
+from handrail.inspector.server.supervised import Supervised
 from handrail.inspector.server.terms import Row, Rules
 
 
@@ -27,7 +29,7 @@ class Method(Protocol):
         """Why this response's loss cannot be written out; "" where it can."""
 
     def passes(self, row: Row) -> list[dict[str, Any]]:
-        """Of each pass over the response: its update, what its loss is divided by, and this in words."""
+        """Of each pass over the response, or member of an ensemble: in words what there is to know of it."""
 
     def coloured(self, row: Row) -> dict[str, list[Any]]:
         """Numbers of each token by name, a list a pass."""
@@ -46,5 +48,6 @@ def method(stage: str, config: dict[str, Any], step: int, line: dict[str, Any]) 
     """The loss of a stage at a step with this line of metrics; None for a stage whose loss is not written out."""
     if stage in ("ppo", "reinforce"):
         return PolicyGradient(Rules.of(stage, config), step, finite(line.get("penalty")) or 0.0)
-    made: dict[str, Callable[[dict[str, Any]], Method]] = {"dpo": Preference, "best_of_n": Imitation, "relaxed": Relaxed}
+    made: dict[str, Callable[[dict[str, Any]], Method]] = {"sft": Supervised, "reward": Ranking, "dpo": Preference}
+    made |= {"best_of_n": Imitation, "relaxed": Relaxed}
     return made[stage](config) if stage in made else None

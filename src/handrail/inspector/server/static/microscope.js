@@ -91,7 +91,7 @@ function steppers() {
   if (!several) return;
   const one = found.passes[now.pass];
   const button = (text, label, to) => h("button", { type: "button", class: "chip", "aria-label": label, disabled: to < 0 || to >= several, onclick: () => step(to) }, text);
-  place.replaceChildren(h("span", {}, "Pass"), button("‹", "The pass before", now.pass - 1), h("b", { class: "placed" }, `${now.pass + 1} of ${several}`), button("›", "The next pass", now.pass + 1), h("span", { class: "soft small" }, `update ${one.update + 1} of the step, ${one.said}`));
+  place.replaceChildren(h("span", {}, one.named ?? "Pass"), button("‹", "The pass before", now.pass - 1), h("b", { class: "placed" }, `${now.pass + 1} of ${several}`), button("›", "The next pass", now.pass + 1), h("span", { class: "soft small" }, one.said));
 }
 
 async function step(to) {
