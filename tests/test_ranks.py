@@ -378,6 +378,13 @@ def stages(world: Records) -> dict[str, dict]:
     }
 
 
+def same(a: Any, b: Any) -> bool:
+    """Equal but for rounding, lists within lists too."""
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == (pytest.approx(b, abs=1e-3, rel=1e-3) if isinstance(b, float) else b)
+
+
 @pytest.mark.slow
 def test_two_processes_do_every_recipe_as_one_does(records, tmp_path):
     alone, shared = ({n: records.work(n.split("-")[0], tmp_path / who / n, over) for n, over in stages(records).items()} for who in "ab")
@@ -393,6 +400,10 @@ def test_two_processes_do_every_recipe_as_one_does(records, tmp_path):
         one, two = read_run(tmp_path / "a" / name), read_run(tmp_path / "b" / name)
         for line, other in zip(one.metrics, two.metrics, strict=True):
             assert other == pytest.approx(line, abs=1e-4, rel=1e-4), name
+        first, gathered = (run.read_trace(run.traces[0]).to_pydict() for run in (one, two))
+        assert first.keys() == gathered.keys(), name
+        for column in first.keys() - {"policy_top", "policy_top_ids", "reference_top", "reference_top_ids"}:  # of equals either may lead
+            assert same(first[column], gathered[column]), (name, column)
     assert read_run(tmp_path / "b/ppo-talks").metrics[0]["turns"] > 1
     calls = (records.folder / "functions.calls").read_text().splitlines()
     assert calls == ["alone 8"] * 2 + ["0 8"] * 2, "a function of the user's is called in one process, with all responses"
