@@ -75,6 +75,7 @@ function chips() {
     radio.checked = one === quantity;
     return h("label", { class: "choice", title: one.said }, radio, h("span", {}, one.label));
   });
+  find("#quantities").hidden = !boxes.length;
   find("#quantities").replaceChildren(find("#quantities legend"), h("div", { class: "choices" }, boxes));
 }
 
@@ -120,7 +121,7 @@ function cell(token, at, value, low, high, most) {
   const way = quantity?.name === "clipped" ? "down" : quantity?.signed ? (value < 0 ? "down" : "up") : "flat";
   const share = value === null || value === undefined ? 0 : quantity.name === "clipped" ? value : quantity.signed ? Math.abs(value) / most : high > low ? (value - low) / (high - low) : 0;
   const made = h(
-    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), title: `${quantity?.label ?? ""} ${number(value)}`, onclick: () => choose(at) },
+    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), title: quantity ? `${quantity.label} ${number(value)}` : null, onclick: () => choose(at) },
     text === "" ? h("span", { class: "soft" }, "·") : text.trim() === "" ? text.replaceAll("\n", "↵").replaceAll(" ", "␣").replaceAll("\t", "→") : said(token),
   );
   made.style.setProperty("--share", `${Math.round(3 + 47 * share)}%`);
@@ -139,6 +140,7 @@ function beside() {
 /** The numbers of every token as a table: for whoever cannot see colours, or wants to copy them. */
 function figures() {
   const shown = found.quantities.filter((one) => !one.passes);
+  if (!shown.length) return find("#numbers").replaceChildren();
   const table = () =>
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All numbers" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { class: "number" }, "t"), h("th", {}, "token"), shown.map((one) => h("th", { class: "number", title: one.said }, one.label)))), h("tbody", {}, found.tokens.map((token, at) => h("tr", {}, h("td", { class: "number" }, at + 1), h("td", {}, h("code", {}, said(token))), shown.map((one) => h("td", { class: "number" }, number(one.values[at]))))))));
   const made = h("details", {}, h("summary", {}, "All numbers as a table"));
@@ -158,7 +160,7 @@ async function choose(at) {
   if (document.activeElement === cells) chosen.scrollIntoView({ block: "nearest" });
   const text = plain(found.tokens[at]);
   find("#token").replaceChildren(h("span", { class: "soft" }, `Token ${at + 1} of ${found.tokens.length} `), h("code", {}, text.trim() === "" ? JSON.stringify(text) : said(found.tokens[at])), found.ids.length ? h("span", { class: "soft small" }, ` id ${found.ids[at]}`) : "");
-  announce(`Token ${at + 1}: ${text}, ${quantity?.label} ${number(values()[at])}`);
+  announce(`Token ${at + 1}: ${text}${quantity ? `, ${quantity.label} ${number(values()[at])}` : ""}`);
   others(at);
   remember();
   const mine = ++written;
