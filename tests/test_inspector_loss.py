@@ -251,7 +251,7 @@ def test_the_two_of_a_pair_stand_side_by_side_and_a_ranking_is_not_cut_in_two(wo
             assert one["response"] == rows[one["row"]]["response"] and int(own["tokens"]) == len(rows[one["row"]]["tokens"])
             assert numbers(own["log π_θ(y)"])[0] == pytest.approx(whole(asked, "dpo", one["row"], "logp"), rel=1e-5)
         if len(beside) == 2:
-            assert [one["heading"] for one in beside] in (["chosen", "rejected"], ["tied", "tied"])
+            assert [one["heading"] for one in beside] in (["chosen", "rejected"], ["place 1", "place 1"])
         titles = [title for title, _ in blocks(asked, "dpo", row["row"])[2:]]
         assert titles and not any(title == "Others" for title in titles), "whoever it is compared with is there"
 

@@ -145,5 +145,5 @@ class Imitation:
                 "Another response scored higher, and is imitated instead.",
             )
         number = self.best(row, group) if there == self.n else round(1 / row["weight"])
-        lines.append(Line("w = 1 / number of the best", f"1 / {number}", weight, "weight"))
-        return Block("Weight", lines, "The best of its prompt’s responses is imitated; those that tie share the 1.")
+        lines.append(Line("w = 1 / k", f"1 / {number}", weight, "weight"))
+        return Block("Weight", lines, "The best of its prompt’s responses is imitated; k that tie for it share the 1.")

@@ -171,10 +171,11 @@ class Preference:
         """The responses to the prompt, the best first."""
         if len(group) < 2:
             return []
-        order = sorted(group, key=lambda one: one["losses"] - one["wins"])
-        names = ["chosen", "rejected"] if order[0]["wins"] != order[1]["wins"] else ["tied", "tied"]
-        if len(group) > 2:
-            names = [f"response {one['in_step'] + 1}: won {n(one['wins'])}, lost {n(one['losses'])}" for one in order]
+        gain = {one["place"]: one["wins"] - one["losses"] for one in group}
+        order = sorted(group, key=lambda one: -gain[one["place"]])
+        names = [f"place {1 + sum(other > gain[one['place']] for other in gain.values())}" for one in order]
+        if len(group) == 2 and names[0] != names[1]:
+            names = ["chosen", "rejected"]
         return [Beside(one, name, self.figures(self.heard(one))) for one, name in zip(order, names, strict=True)]
 
     def figures(self, heard: Heard) -> list[tuple[str, str]]:
@@ -193,8 +194,10 @@ class Preference:
         if reference is not None:
             lines.append(Line("log π_{ref}(y) = Σ_t log π_{ref}(y_t)", total(reference.tolist()), n(mine.logp_ref), "logp_ref"))
             token = Line("log π_θ(y_t) − log π_{ref}(y_t)", f"{n(own[at])} − {p(reference[at])}", n(own[at] - reference[at]), "token")
-        note = "The gradient reaches the response’s sum, and so each of its tokens with the same force."
-        blocks = [Block("Token", [token], note), Block("Response", [*lines, mine.line("")], "What the implicit reward says of it.")]
+        blocks = [
+            Block("Token", [token], "The gradient reaches the response’s sum, and so each of its tokens with the same force."),
+            Block("Response", [*lines, mine.line("")], "r is its implicit reward: what it is compared by."),
+        ]
         if self.kind == "kto":
             return blocks + [self.judged(row, good, weight) for good, weight in self.alone(row)]
         pairs = [pair for pair in self.pairs(group) if row["place"] in (pair.chosen.row["place"], pair.rejected.row["place"])]
@@ -207,12 +210,12 @@ class Preference:
     def compared(self, pair: Pair, mine: int) -> Block:
         """The loss of a pair, of which this response is one."""
         won = pair.chosen.row["place"] == mine
-        of, other = ("_l", pair.rejected) if won else ("_w", pair.chosen)
+        of, other = ("_{−}", pair.rejected) if won else ("_{+}", pair.chosen)
         loss, count = self.loss(pair), pair.chosen.row["count_pairs"]
         margin = f"{n(pair.chosen.reward)} − {p(pair.rejected.reward)}"
-        lines = [other.line(of, "other"), Line("m = r_w − r_l", margin, n(pair.margin), "margin"), *self.lost(pair)]
+        lines = [other.line(of, "other"), Line("m = r_{+} − r_{−}", margin, n(pair.margin), "margin"), *self.lost(pair)]
         lines.append(Line("w ℓ / n", f"{n(pair.weight)} × {p(loss)} / {n(count)}", n(pair.weight * loss / count), "part"))
-        note = f"w is what the pair weighs, n = {n(count)} all pairs of the batch together; its loss is the sum of all their parts."
+        note = f"+ is the chosen one, − the other. The pair weighs w, all of the batch n = {n(count)}; its loss is the sum of all parts."
         return Block(f"{'Chosen over' if won else 'Rejected for'} response {other.row['in_step'] + 1}", lines, note)
 
     def lost(self, pair: Pair) -> list[Line]:
@@ -231,7 +234,7 @@ class Preference:
             formula = f"−(1 − ε) log σ(m{ahead}) − ε log σ(−m{ahead})"
             numbers = f"−(1 − {eps}) × log({lines[0].value}) − {eps} × log({lines[1].value})"
         if self.kind == "orpo":
-            formula = f"−log π_θ(y_w) / |y_w| + λ ({formula})"
+            formula = f"−log π_θ(y_{{+}}) / |y_{{+}}| + λ ({formula})"
             numbers = f"−{p(pair.chosen.logp)} / {pair.chosen.length} + {n(self.odds_weight)} × ({numbers})"
         return [*lines, Line(f"ℓ = {formula}", numbers, loss, "loss")]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import Beside, Block, Line, n, p
+from handrail.inspector.server.lines import SPELT, Beside, Block, Line, n, p
 from handrail.inspector.server.preference import log_sigmoid, sigmoid
 from handrail.inspector.server.terms import Row
 
@@ -136,16 +136,16 @@ class Ranking:
         if better["rank"] == worse["rank"]:
             title, note = "Tied with", "A tie is half a win for each side: ε = ½."
         else:
-            title, note = "Chosen over" if better is row else "Rejected for", "w: the chosen one, l: the rejected one."
+            title, note = "Chosen over" if better is row else "Rejected for", "+ is the chosen one, − the other."
         return Block(f"{title} response {other['in_step'] + 1}", lines, note)
 
     def differing(self, better: Row, worse: Row, member: int, name: str) -> list[Line]:
         """From what is compared of a pair to its loss."""
         tie, x = better["rank"] == worse["rank"], self.apart(better, worse, member, name)
         r, key = ("r", "") if name == READINGS[0] else ("r̄", "mean_")
-        formula, numbers = f"x = {r}_w − {r}_l", f"{n(better[name][member])} − {p(worse[name][member])}"
+        formula, numbers = f"x = {r}_{{+}} − {r}_{{−}}", f"{n(better[name][member])} − {p(worse[name][member])}"
         if better["lead"] or worse["lead"]:
-            formula, numbers = f"{formula} − (a_w − a_l)", f"{numbers} − ({n(better['lead'])} − {p(worse['lead'])})"
+            formula, numbers = f"{formula} − (a_{{+}} − a_{{−}})", f"{numbers} − ({n(better['lead'])} − {p(worse['lead'])})"
         if better["margin"] and not tie:
             formula, numbers = f"{formula} − margin", f"{numbers} − {n(better['margin'])}"
         eps, lost = 0.5 if tie else self.smoothing, ("ℓ = −log σ(x)", f"−log({n(sigmoid(x))})")
@@ -177,21 +177,32 @@ class Ranking:
     def ranked(self, group: list[Row], member: int) -> Block:
         """The ranking's part of the batch's loss."""
         weight, count = group[0]["member_weights"][member], group[0]["count"]
-        losses = [self.loss(group, member, name) for name, _ in self.terms]
-        told, centre = sum(c * x for x, (_, c) in zip(losses, self.terms, strict=True)), self.centre(group, member)
-        pairs = "ℓ of the ranking" if self.whole else f"the mean ℓ of its {len(group) * (len(group) - 1) // 2} pairs"
-        lines = [Line("ℓ_y", pairs, n(losses[0]), "ranking")]
-        if len(losses) > 1:
-            lines.append(Line("ℓ̄_y", f"{pairs}, of the means over tokens", n(losses[1]), "mean_ranking"))
-            lines.append(Line("ℓ_y + c ℓ̄_y", f"{n(losses[0])} + {n(self.token_weight)} × {p(losses[1])}", n(told), "both"))
-        part, formula, numbers = weight * told / count, "w ℓ / n", f"{n(weight)} × {p(told)} / {n(count)}"
+        found = [Line(name, self.together(group, member, of), n(self.loss(group, member, of)), key) for name, of, key in self.named()]
+        told, centre = sum(c * self.loss(group, member, name) for name, c in self.terms), self.centre(group, member)
+        if len(found) > 1:
+            numbers = f"{found[0].value} + {n(self.token_weight)} × {found[1].value}"
+            found.append(Line("L = L_r + c L_{mean}", numbers, n(told), "both"))
+        part, formula, numbers = weight * told / count, "w L / n", f"{n(weight)} × {p(told)} / {n(count)}"
         if self.centring:
-            lines.append(Line("m^2 = (mean_k r_k)^2", "what keeps scores near 0", n(centre), "centre"))
+            scores = " + ".join(p(row["member_scores"][member]) for row in group)
+            found.append(Line("m^2 = (mean_k r_k)^2", f"(({scores}) / {len(group)})²", n(centre), "centre"))
             part += self.centring * centre / self.rankings
             formula, numbers = f"{formula} + c_0 m^2 / N", f"{numbers} + {n(self.centring)} × {n(centre)} / {self.rankings}"
-        lines.append(Line(formula, numbers, n(part), "part"))
-        note = f"w is what the ranking weighs, n = {n(count)} all rankings of the batch together; its loss is the sum of all their parts"
-        return Block("Ranking", lines, f"{note}, the mean over {self.heads} members." if self.heads > 1 else f"{note}.")
+        found.append(Line(formula, numbers, n(part), "part"))
+        note = f"The ranking weighs w, all of the batch n = {n(count)}; its loss is the sum of all parts"
+        return Block("Ranking", found, f"{note}, the mean over {self.heads} members." if self.heads > 1 else f"{note}.")
+
+    def named(self) -> list[tuple[str, str, str]]:
+        """The losses of a ranking: the formula's name, the reading, and the line's name."""
+        both = [("L_r", READINGS[0], "ranking"), ("L_{mean}", READINGS[1], "mean_ranking")]
+        return both if self.token_weight else [("L", READINGS[0], "ranking")]
+
+    def together(self, group: list[Row], member: int, name: str) -> str:
+        """What the loss of a ranking is made of."""
+        if self.whole:
+            return "the ℓ of its choices"
+        pairs = [p(self.pair(*pair, member, name)) for pair in combinations(group, 2)]
+        return f"({' + '.join(pairs)}) / {len(pairs)}" if len(pairs) <= SPELT else f"the mean ℓ of its {len(pairs)} pairs"
 
 
 def complete(group: list[Row]) -> bool:

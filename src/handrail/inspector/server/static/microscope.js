@@ -133,7 +133,7 @@ function beside() {
   const place = find("#beside");
   place.hidden = !found.beside.length;
   const card = (one) =>
-    h("article", { class: one.mine ? "card mine" : "card", "aria-current": one.mine ? "true" : null }, h("header", {}, h("b", {}, one.heading || "\u00a0"), one.mine ? h("span", { class: "soft small" }, "this one") : h("button", { type: "button", class: "chip", "aria-label": `Look at response ${one.in_step + 1}`, onclick: () => go(one.row) }, "look")), h("p", { class: "text" }, said(one.response)), h("dl", {}, one.figures.map(([name, value]) => h("div", {}, h("dt", {}, formula(name)), h("dd", {}, value)))));
+    h("article", { class: one.mine ? "card mine" : "card", "aria-current": one.mine ? "true" : null }, h("header", {}, h("b", {}, one.heading || "\u00a0"), one.mine ? h("span", { class: "soft small" }, "this one") : h("button", { type: "button", class: "chip", "aria-label": `Look at response ${one.in_step + 1}`, onclick: () => go(one.row) }, "look")), h("p", { class: "text" }, said(one.response)), h("dl", {}, one.figures.map(([name, value]) => h("div", {}, h("dt", {}, name.includes("π") ? formula(name) : name), h("dd", {}, value)))));
   find(".cards", place).replaceChildren(...found.beside.map(card));
 }
 
