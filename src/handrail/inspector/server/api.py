@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from handrail.inspector.curves import MAIN, SIDE
 from handrail.inspector.folders import finite
 from handrail.inspector.server import near, traces
-from handrail.inspector.server.methods import Method, method
+from handrail.inspector.server.lines import Method
+from handrail.inspector.server.methods import method
 from handrail.inspector.server.microscope import beside, response
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.rows import Rows, name_of

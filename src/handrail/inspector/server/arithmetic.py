@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Beside, Block, Line, n, p
-from handrail.inspector.server.terms import Pass, Row, Rules, array, gains, passes, rescaled
+from handrail.inspector.server.lines import Block, Line, Method, Row, n, p
+from handrail.inspector.server.terms import Pass, Rules, array, gains, passes, rescaled
 
 TINY = "10^{−8}"  # what is added to a variance before its root is divided by
 
 
-class PolicyGradient:
+class PolicyGradient(Method):
     """The loss of a step by its rules; `penalty` is the coefficient of the objective `ppo_penalty` at that step."""
 
     logged = ("policy_loss", "value_loss")
@@ -56,10 +56,6 @@ class PolicyGradient:
             "loss": [one.loss for one in made],
         }
         return {name: [x.tolist() for x in values] for name, values in by_pass.items() if values}
-
-    def beside(self, row: Row, group: list[Row]) -> list[Beside]:
-        """What a response is weighed against is in its advantage."""
-        return []
 
     def written(self, row: Row, group: list[Row], at: int, number: int) -> list[Block]:
         """From the divergence at the token to its part of the minibatch's loss."""

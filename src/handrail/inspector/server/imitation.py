@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Beside, Block, Line, n, p
-from handrail.inspector.server.terms import Row
+from handrail.inspector.server.lines import Beside, Block, Line, Method, Row, n, p
 
 
-class Imitation:
+class Imitation(Method):
     """The responses to a prompt, each imitated as much as its weight says."""
 
     logged = ("loss",)

@@ -1,11 +1,13 @@
-"""A derivation as on a blackboard: steps of lines, each a formula, the same with numbers, and what comes out.
+"""What a loss is written out with: steps of lines as on a blackboard, each a formula, the same with numbers, and what comes out.
 
 Formulas are in a small notation that the page sets: `x_t`, `x_{t+1}` and `x^2` are what they look like.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+Row = dict[str, Any]  # a response as its trace has it
 
 SPELT = 16  # terms of a sum that are all written
 
@@ -34,9 +36,43 @@ class Block:
 class Beside:
     """A response among those that it is weighed against."""
 
-    row: dict[str, Any]
+    row: Row
     heading: str
     figures: list[tuple[str, str]]  # what it is, and how much
+
+
+class Method:
+    """How the loss of a step comes about, from its run's settings and its traced responses.
+
+    `group` are the responses that are learned from together with one, itself among them, and `in_step` says where each stands.
+    """
+
+    logged: ClassVar[tuple[str, ...]]  # what the run logs of a step that `sums` says again
+    needs: ClassVar[tuple[str, ...]]  # the columns of a trace that `sums` and `beside` are made from
+
+    def missing(self, row: Row) -> str:
+        """Why this response's loss cannot be written out; "" where it can."""
+        return ""
+
+    def passes(self, row: Row) -> list[dict[str, Any]]:
+        """Of each pass over the response, or each member of an ensemble, what there is to know; none where there is but one."""
+        return []
+
+    def coloured(self, row: Row) -> dict[str, list[Any]]:
+        """Numbers of each token by name, a list a pass, beside those that the trace has."""
+        return {}
+
+    def beside(self, row: Row, group: list[Row]) -> list[Beside]:
+        """The responses that this one is weighed against, itself among them; none where it stands alone."""
+        return []
+
+    def written(self, row: Row, group: list[Row], at: int, number: int) -> list[Block]:
+        """How the loss comes about, for token `at` in pass `number`."""
+        raise NotImplementedError
+
+    def sums(self, rows: list[Row]) -> dict[str, Any]:
+        """What the run logs, added up over the step's traced responses; `whole` where none is missing, `updates` how many there were."""
+        raise NotImplementedError
 
 
 def n(x: float) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Beside, Block, Line, n, p, total
-from handrail.inspector.server.terms import Row, array
+from handrail.inspector.server.lines import Beside, Block, Line, Method, Row, n, p, total
+from handrail.inspector.server.terms import array
 
 COUNTS = ("count_pairs", "count_desirable", "count_undesirable")
 NEAREST = float(np.finfo(np.float32).eps)  # how near to 1 orpo lets a mean probability come
@@ -89,7 +89,7 @@ class Pair:
         return self.chosen.reward - self.rejected.reward
 
 
-class Preference:
+class Preference(Method):
     """DPO, IPO, ORPO and SimPO of pairs; KTO of single responses."""
 
     logged = ("loss", "margin")
@@ -108,14 +108,6 @@ class Preference:
         if row.get("beats") is None:
             return "This trace was written by an earlier version: it does not say which response was better than which."
         return ""
-
-    def passes(self, row: Row) -> list[dict[str, Any]]:
-        """None to tell apart: a batch is learned from once."""
-        return []
-
-    def coloured(self, row: Row) -> dict[str, list[Any]]:
-        """Nothing beside what the trace has."""
-        return {}
 
     # ---- numbers -----------------------------------------------------------------------------------------------------
 

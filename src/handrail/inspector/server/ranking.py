@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import SPELT, Beside, Block, Line, n, p
+from handrail.inspector.server.lines import SPELT, Beside, Block, Line, Method, Row, n, p
 from handrail.inspector.server.preference import log_sigmoid, sigmoid
-from handrail.inspector.server.terms import Row
 
 READINGS = ("member_scores", "member_means")  # of the last token, and the mean over a response's tokens
 
 
-class Ranking:
+class Ranking(Method):
     """Bradley-Terry of each pair, or Plackett-Luce of the whole ranking; the mean over an ensemble's members."""
 
     logged = ("loss",)
@@ -27,18 +26,10 @@ class Ranking:
         self.rankings, self.heads = int(config.get("batch_size", 1)), int(config.get("heads", 1))
         self.terms = [(name, c) for name, c in zip(READINGS, (1.0, self.token_weight), strict=True) if c]
 
-    def missing(self, row: Row) -> str:
-        """Nothing: this stage leaves no other traces."""
-        return ""
-
     def passes(self, row: Row) -> list[dict[str, Any]]:
         """The members of an ensemble, each of which has a loss of its own."""
         weights = row["member_weights"]
         return [{"named": "Member", "said": f"sees this ranking with a weight of {n(w)}"} for w in weights] if len(weights) > 1 else []
-
-    def coloured(self, row: Row) -> dict[str, list[Any]]:
-        """Nothing: a score is of the whole response."""
-        return {}
 
     # ---- numbers -----------------------------------------------------------------------------------------------------
 

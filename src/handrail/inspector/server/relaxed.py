@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import Beside, Block, Line, n, p, total
-from handrail.inspector.server.terms import Row
+from handrail.inspector.server.lines import Block, Line, Method, Row, n, p, total
 
 UNWRITTEN = (
     "Not written out: the gradient of s. It goes from the score back through the whole reward model to what it read at each place, "
@@ -16,7 +15,7 @@ UNWRITTEN = (
 )
 
 
-class Relaxed:
+class Relaxed(Method):
     """s - beta D of each response."""
 
     logged = ("reward_relaxed", "kl_exact")
@@ -31,18 +30,6 @@ class Relaxed:
         return (
             "" if row.get("kl_exact") is not None else "This trace was written by an earlier version, without the terms of the objective."
         )
-
-    def passes(self, row: Row) -> list[dict[str, Any]]:
-        """None to tell apart: a batch is learned from once."""
-        return []
-
-    def coloured(self, row: Row) -> dict[str, list[Any]]:
-        """Nothing beside what the trace has."""
-        return {}
-
-    def beside(self, row: Row, group: list[Row]) -> list[Beside]:
-        """Each response stands alone."""
-        return []
 
     def sums(self, rows: list[Row]) -> dict[str, Any]:
         """Both terms, means over the step's responses."""

@@ -7,34 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import Beside, Block, Line, n, p
-from handrail.inspector.server.terms import Row
+from handrail.inspector.server.lines import Block, Line, Method, Row, n, p
 
 
-class Supervised:
+class Supervised(Method):
     """-log pi of each token, the mean over the tokens of the batch."""
 
     logged = ("loss",)
     needs = ("logp", "count")
-
-    def __init__(self, config: dict[str, Any]):
-        pass
-
-    def missing(self, row: Row) -> str:
-        """Nothing: this stage leaves no other traces."""
-        return ""
-
-    def passes(self, row: Row) -> list[dict[str, Any]]:
-        """None to tell apart: a batch is learned from once."""
-        return []
-
-    def coloured(self, row: Row) -> dict[str, list[Any]]:
-        """Nothing beside what the trace has."""
-        return {}
-
-    def beside(self, row: Row, group: list[Row]) -> list[Beside]:
-        """Each demonstration stands alone."""
-        return []
 
     def sums(self, rows: list[Row]) -> dict[str, Any]:
         """The loss of the batch."""

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-
-Row = dict[str, Any]  # a response as its trace has it
+from handrail.inspector.server.lines import Row
 
 FLOOR = 1e-8  # what whitening adds to the variance
 
