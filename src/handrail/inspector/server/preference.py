@@ -23,6 +23,7 @@ def log_sigmoid(x: float) -> float:
 
 
 def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x))."""
     return float(np.exp(log_sigmoid(x)))
 
 
@@ -112,6 +113,7 @@ class Preference(Method):
     # ---- numbers -----------------------------------------------------------------------------------------------------
 
     def heard(self, row: Row) -> Heard:
+        """What the models say of it, under this loss's implicit reward."""
         return Heard(row, self.beta, self.kind)
 
     def pairs(self, group: list[Row]) -> list[Pair]:
@@ -238,11 +240,11 @@ class Preference(Method):
         lines = [
             Line("z = max(0, KL(π_θ ‖ π_{ref}))", f"max(0, {n(estimate)})", n(z), "kl"),
             Line(f"m = {sides[0]}", sides[1], n(x), "margin"),
-            Line("σ(m) = 1 / (1 + e^{−m})", f"σ({n(x)})", n(sigmoid(x)), "sigmoid"),
+            Line("σ(m)", f"1 / (1 + exp(−{p(x)}))", n(sigmoid(x)), "sigmoid"),
             Line("ℓ = λ (1 − σ(m))", f"{n(lam)} × (1 − {n(sigmoid(x))})", n(loss), "loss"),
             Line("w ℓ / n", f"{n(weight)} × {p(loss)} / {n(count)}", n(weight * loss / count), "part"),
         ]
-        note = f"z is an estimate for the whole batch, in nats a response; w is what the label weighs, n = {n(count)} all labels together."
+        note = f"z is an estimate for the whole batch, in nats a response. The label weighs w, all of the batch n = {n(count)}."
         return Block("Desirable" if good else "Undesirable", lines, note)
 
 

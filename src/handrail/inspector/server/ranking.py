@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import SPELT, Beside, Block, Line, Method, Row, n, p
+from handrail.inspector.server.lines import SPELT, Beside, Block, Line, Method, Row, n, p, total
 from handrail.inspector.server.preference import log_sigmoid, sigmoid
 
 READINGS = ("member_scores", "member_means")  # of the last token, and the mean over a response's tokens
@@ -110,7 +110,7 @@ class Ranking(Method):
             lines.append(Line("r̄(x, y)", told, n(row["member_means"][member]), "mean"))
         if row["lead"]:
             lines.append(Line("a", "what people’s points let one expect of it", n(row["lead"]), "lead"))
-        blocks = [Block("Score", lines, "The score is of the whole response: which of its tokens it comes from is not shown.")]
+        blocks = [Block("Score", lines, "The score is of the whole response.")]
         if not complete(group):
             note = "Not all responses of this ranking are in the trace: run.trace_rows says how many are kept."
             return [*blocks, Block("Ranking", [], note)]
@@ -175,7 +175,7 @@ class Ranking(Method):
             found.append(Line("L = L_r + c L_{mean}", numbers, n(told), "both"))
         part, formula, numbers = weight * told / count, "w L / n", f"{n(weight)} × {p(told)} / {n(count)}"
         if self.centring:
-            scores = " + ".join(p(row["member_scores"][member]) for row in group)
+            scores = total([row["member_scores"][member] for row in group])
             found.append(Line("m^2 = (mean_k r_k)^2", f"(({scores}) / {len(group)})²", n(centre), "centre"))
             part += self.centring * centre / self.rankings
             formula, numbers = f"{formula} + c_0 m^2 / N", f"{numbers} + {n(self.centring)} × {n(centre)} / {self.rankings}"

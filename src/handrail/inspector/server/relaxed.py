@@ -27,9 +27,9 @@ class Relaxed(Method):
 
     def missing(self, row: Row) -> str:
         """Why this response's objective cannot be written out."""
-        return (
-            "" if row.get("kl_exact") is not None else "This trace was written by an earlier version, without the terms of the objective."
-        )
+        if row.get("kl_exact") is None:
+            return "This trace was written by an earlier version, without the terms of the objective."
+        return ""
 
     def sums(self, rows: list[Row]) -> dict[str, Any]:
         """Both terms, means over the step's responses."""
