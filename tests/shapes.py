@@ -114,6 +114,7 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     ),
     regression.best_of_n_mean: (lambda: regression.best_of_n_mean(torch.randn(N, K), torch.randn(N, K), 3), (PAIRS,)),
     regression.best_of_n_weights: (lambda: regression.best_of_n_weights(torch.randn(B), GROUP), (RESPONSES,)),
+    regression.group_best: (lambda: regression.group_best(torch.randn(B), GROUP), (RESPONSES,)),
     regression.reward_weights: (lambda: regression.reward_weights(torch.randn(B), 0.5), (RESPONSES,)),
     regression.advantage_weights: (lambda: regression.advantage_weights(*torch.randn(2, B), 0.5, 20.0), (RESPONSES,)),
     regression.weighted_nll: (lambda: regression.weighted_nll(tokens(), torch.rand(B), MASK, 9), (SCALAR,)),

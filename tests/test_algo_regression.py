@@ -10,7 +10,15 @@ from torch import Tensor
 
 import tabular
 from handrail.algo.baseline import group_mean
-from handrail.algo.regression import advantage_weights, best_of_n_kl, best_of_n_mean, best_of_n_weights, reward_weights, weighted_nll
+from handrail.algo.regression import (
+    advantage_weights,
+    best_of_n_kl,
+    best_of_n_mean,
+    best_of_n_weights,
+    group_best,
+    reward_weights,
+    weighted_nll,
+)
 from tabular import MASK, N
 
 SAMPLER, OTHER, SCORES = tabular.random_logits(0), tabular.random_logits(1), tabular.random_scores(2)
@@ -186,6 +194,7 @@ def tensor(values: list) -> Tensor:
 def test_weights_of_six_responses_to_three_prompts_by_hand():
     score, group = tensor(SCORE), torch.tensor(GROUP)
     assert best_of_n_weights(score, group).tolist() == [0, 0, 0.5, 0.5, 1, 1]  # a tie is shared; one alone is the best
+    assert group_best(score, group).tolist() == [max(s for s, g in zip(score, group, strict=True) if g == one) for one in group]
     total = sum(math.exp(r / 0.4) for r in SCORE)
     assert reward_weights(score, 0.4).tolist() == pytest.approx([math.exp(r / 0.4) / total for r in SCORE], rel=1e-13)
     mean = {7: (0.3 + 1.1 + 1.1) / 3, 2: (-1.2 + 0.4) / 2, 5: -0.6}

@@ -14,7 +14,7 @@ import pytest
 from desk_world import CHROMIUM, chromium
 from handrail.inspector.server import served
 from handrail.inspector.server.rows import name_of
-from handrail.recipes import ppo
+from handrail.recipes import dpo, ppo
 from handrail.track.lock import process_start
 from inspector_world import add_step, made_run, numbers
 from recipe_runs import make_world, metrics
@@ -37,6 +37,7 @@ def root(tmp_path_factory) -> Path:
     for seed in (0, 1):
         short = {"seed": seed, "steps": 3, "batch_size": 4, "sampling": {"max_new_tokens": 6}, "run": {"trace_rows": 8}}
         ppo.run(world.ppo(runs / f"pair/ppo-{seed}", short | EVERYTHING))
+    dpo.run(world.dpo(runs / "dpo", {"epochs": 1, "run": {"trace_rows": 64}}))
     shutil.copytree(world.folder / "reward", runs / "reward")
     hostile = made_run(runs / "hostile", steps=2)
     add_step(hostile, 2, 2, text=HOSTILE.replace("{", ""), prompt=[HOSTILE] * 2)
@@ -107,6 +108,8 @@ PAGES = {
     f"/prompt/pair/ppo-0?row={name_of(2, 1)}": "#pair .answer",
     f"/microscope/pair/ppo-0?row={name_of(2, 1)}&pass=1": "#arithmetic .line",
     "/microscope/hostile": "#arithmetic .line",
+    f"/microscope/dpo?row={name_of(1, 1)}": "#beside .card",
+    "/microscope/reward?row=1": "#beside .card",
     "/frontier/long": ".frontier svg",
     "/reward/reward": ".mistake",
     "/run/nowhere": "h1",
@@ -193,6 +196,20 @@ def test_the_microscope_is_walked_by_keys(seat):
     until(page, f"location.search.includes('row={name_of(1, 0)}')")
     page.check("input[value=entropy]", force=True)
     assert "undecided" in page.inner_text("#scale") and page.locator(".tok.flat").count() > 0
+
+
+@pytest.mark.parametrize("run", ["dpo", "reward"])
+def test_responses_that_are_compared_stand_side_by_side_and_lead_to_each_other(seat, root, run):
+    page = seat.look(f"/microscope/{run}?row=0", "#beside .card")
+    until(page, "!document.querySelector('#check').hidden")
+    assert "✓" in page.inner_text("#check")
+    mine, told = page.inner_text("#beside .mine .text"), page.inner_text("#beside .mine dl")
+    assert page.locator("#quantities").is_visible() == (run == "dpo"), "a score is of the whole response: there is nothing to colour by"
+    page.click("#beside .card:not(.mine) button")
+    until(page, "!location.search.includes('row=0&')")
+    page.wait_for_selector("#beside .card")
+    until(page, f"document.querySelector('#beside .mine .text').textContent !== {json.dumps(mine)}")
+    assert [told] == [one for one in page.locator("#beside .card:not(.mine) dl").all_inner_texts() if one == told]
 
 
 def until(page: Any, expression: str) -> None:

@@ -6,10 +6,13 @@ import math
 import numpy as np
 import pytest
 
+from handrail.doctor import examine
+from handrail.doctor import verdict as verdict_of
 from handrail.doctor.best import best
 from handrail.errors import DataError
 from handrail.inspector import frontier, rewarded
 from handrail.inspector.frontier import Frontier, distances, fit
+from handrail.track import RunView
 
 
 def steps(alpha: float, beta: float, start: float = 0.5, count: int = 40, **more: float) -> list[dict]:
@@ -50,6 +53,28 @@ def test_among_steps_that_noise_cannot_tell_apart_the_last_is_taken():
     assert best([1.0]) == (0, 1.0) and best([2.0, 1.0])[0] in (0, 1)
     peak = [0.0, 1.0, 2.0, 3.0, 4.0, 3.0, 2.0, 1.0, 0.0]
     assert best(peak) == (4, pytest.approx(2.8)), "centred: not a step late"
+    assert best([0.0, 1.0, 2.0, -5.0])[0] == 2, "of a few steps none is averaged with all the others"
+    assert best([-2.0, -1.0, -1.5, -2.0, -2.5], around=0) == (1, -1.0), "what is measured exactly is not averaged"
+
+
+def test_the_end_of_a_long_run_that_has_come_to_rest_is_taken():
+    """Among a thousand steps the luckiest few would lie high above the rest."""
+    rng = np.random.default_rng(1)
+    rise = np.minimum(1.0, np.arange(1000) / 100)
+    assert sum(best(rise + 0.2 * rng.standard_normal(1000))[0] == 999 for _ in range(50)) >= 30
+
+
+def test_the_doctor_and_the_inspector_take_the_same_step(tmp_path):
+    """Of a run whose gold falls while its reward rises: the verdict, the finding and the frontier name one step."""
+    rng = np.random.default_rng(2)
+    gold = np.minimum(np.arange(60) / 25, 1 + (25 - np.arange(60)) / 20) + 0.05 * rng.standard_normal(60)
+    lines = [{"step": s, "kl": 0.1 * s, "reward": 0.1 * s, "reward_by_length": 0.0, "gold": float(y)} for s, y in enumerate(gold)]
+    run = RunView(tmp_path, "ppo", {"steps": 60, "kl": {"beta": 0.05}}, {}, {}, lines, [], [], None)
+    findings = examine(run)
+    shown = frontier.read_frontier(tmp_path, tmp_path, lines).best
+    assert shown is not None and 23 <= shown[1] <= 27 and verdict_of(run, findings).step == shown[1]
+    said = next(found.evidence for found in findings if found.name == "overoptimised")
+    assert f"gold was best at step {shown[1]} with {shown[2]:+.2f}" in said
 
 
 def test_a_run_that_has_not_come_so_far_has_not_parted(tmp_path):

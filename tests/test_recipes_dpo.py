@@ -215,7 +215,7 @@ def test_the_logged_margin_is_that_of_the_models_read_one_row_at_a_time(world, t
     parts, start = prepared(cfg), LanguageModel.load(cfg.policy).freeze()
     disturb(parts)
     drawn = parts.source.draw(0)
-    logged = dpo.gradient(cfg, parts, drawn.batch, drawn.kl)
+    logged, _ = dpo.gradient(cfg, parts, drawn.batch, drawn.kl)
     sequences, total, margin, chosen = drawn.batch.sequences, 0.0, 0.0, 0.0
     rows = [(sequences.ids[m, : sequences.lengths[m]].tolist(), int(sequences.prompt_lengths[m])) for m in range(len(sequences))]
     logp = [alone(parts.policy, *row) for row in rows]
@@ -272,19 +272,27 @@ def test_micro_batches_change_nothing(world, tmp_path, monkeypatch, counts_e, na
 
 
 def test_a_trace_holds_what_the_loss_saw(world, tmp_path):
-    cfg = world.dpo(tmp_path / "dpo", {"epochs": 1})
+    cfg = world.dpo(tmp_path / "dpo", {"epochs": 1, "run": {"trace_rows": 6}})
     parts = prepared(cfg)
     disturb(parts)
     drawn = parts.source.draw(0)
-    rows = dpo.trace(cfg, parts, drawn)
-    assert {len(column) for column in rows.values()} == {4}
-    for row in range(4):
+    _, read = dpo.gradient(cfg, parts, drawn.batch, drawn.kl)
+    rows = dpo.trace(cfg, parts, drawn, read)
+    assert {len(column) for column in rows.values()} == {len(rows["group"])} and 4 <= len(rows["group"]) <= 6
+    for row, length in enumerate(rows["length"]):
         tokens, logp, logp_ref, kl = (rows[name][row] for name in ("tokens", "logp", "logp_ref", "kl"))
-        assert len(tokens) == len(logp) == len(logp_ref) == len(kl) and "".join(tokens).startswith(rows["response"][row][:10])
+        assert len(tokens) == len(logp) == len(logp_ref) == len(kl) == length and "".join(tokens).startswith(rows["response"][row][:10])
         assert rows["implicit_reward"][row] == pytest.approx(0.1 * sum(kl), abs=1e-4)
-    assert rows["wins"] == drawn.batch.labels.desirable[drawn.batch.mask][:4].tolist()
+        start = int(drawn.batch.sequences.prompt_lengths[row])
+        ids = drawn.batch.sequences.ids[row, : start + length].tolist()
+        assert sum(logp) == pytest.approx(alone(parts.policy, ids, start), abs=1e-3), "the policy's own, not that of another row"
+    count = len(rows["group"])
+    assert rows["wins"] == drawn.batch.labels.desirable[drawn.batch.mask][:count].tolist()
     assert rows["prompt"][0] == drawn.prompts[0].text
-    without = dpo.trace(cfg, prepared(world.dpo(tmp_path / "simpo", {"loss": {"name": "simpo"}})), drawn)
+    for group, place, beats in zip(rows["group"], rows["place"], rows["beats"], strict=True):
+        assert beats == drawn.batch.labels.wins[group, place].tolist()
+    bare = prepared(world.dpo(tmp_path / "simpo", {"loss": {"name": "simpo"}}))
+    without = dpo.trace(cfg, bare, drawn, dpo.gradient(cfg, bare, drawn.batch, drawn.kl)[1])
     assert "kl" not in without and "logp_ref" not in without
 
 

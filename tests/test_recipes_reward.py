@@ -68,7 +68,7 @@ def first_loss(cfg: Reward) -> tuple[float, float]:
     rows = reward.shuffled(len(parts.train), cfg.batch_size, 0, cfg.seed)
     rankings = [parts.train[i] for i in rows]
     batch = ranking_batch(parts.codec, rankings, parts.model.context)
-    found = reward.gradient(cfg, parts, batch, rows)["loss"]
+    found = reward.gradient(cfg, parts, batch, rows)[0]["loss"]
     with torch.no_grad():
         last, mean = (x.double() for x in reward.readings(parts.model, batch.sequences))
     criteria = sorted({r.criterion for r in parts.train})

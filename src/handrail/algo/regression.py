@@ -24,10 +24,23 @@ def best_of_n_weights(score: Tensor, group: Tensor) -> Tensor:
     Returns:
         [B] without unit; they sum to 1 in each group.
     """
+    _, group = group.unique(return_inverse=True)
+    won = (score == group_best(score, group)).to(score.dtype)
+    return won / torch.zeros_like(score).index_add(0, group, won)[group]
+
+
+def group_best(score: Tensor, group: Tensor) -> Tensor:
+    """m_i = max_j r_j over the responses to one prompt, the response itself among them.
+
+    Args:
+        score: [B] reward of the whole response.
+        group: [B] number of its prompt.
+
+    Returns:
+        [B] reward.
+    """
     numbers, group = group.unique(return_inverse=True)
-    best = score.new_full(numbers.shape, -math.inf).scatter_reduce(0, group, score, "amax")
-    won = (score == best[group]).to(score.dtype)
-    return won / torch.zeros_like(best).index_add(0, group, won)[group]
+    return score.new_full(numbers.shape, -math.inf).scatter_reduce(0, group, score, "amax")[group]
 
 
 def reward_weights(score: Tensor, beta: float) -> Tensor:

@@ -14,6 +14,7 @@ from handrail.track import RunView
 Numbers = NDArray[np.float64]
 
 OTHERS_TURN = re.compile(r"(^|\n)(Human|User|### Instruction):|<\|(im_start|user|start_header_id)\|>|\[INST\]")
+READERS = ("sft", "reward")
 TEXTS = ("prompt_id", "response", "ended", "score", "gold")  # columns of a trace that checks read
 BEGINNING = 3  # values at most that a curve's start is the mean of
 SMALLEST_WINDOW, WINDOWS = 3, 40  # a trailing mean is over a fortieth of the run, and 3 steps at least
@@ -157,8 +158,8 @@ class Case:
 
     @cached_property
     def traces(self) -> list[Trace]:
-        """Every traced step, in order."""
-        return [self._trace(step) for step in self.view.traces]
+        """Every traced step, in order; none where a model reads what people have said instead of answering."""
+        return [self._trace(step) for step in self.view.traces if self.stage not in READERS]
 
     def _trace(self, step: int) -> Trace:
         if step not in self._kept:

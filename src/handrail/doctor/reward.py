@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from handrail.doctor.best import best
 from handrail.doctor.case import Case, Trace, lasting
 from handrail.doctor.finding import Held
 
@@ -176,18 +177,19 @@ def overoptimised(case: Case) -> Held | None:
     reward, gold = found
     full = np.arange(len(gold)) >= gold.window - 1  # the mean of fewer values is a matter of chance
     smooth = np.where(full, gold.trailing, gold.trailing[gold.window - 1])
-    best, worst = np.maximum.accumulate(smooth), np.minimum.accumulate(smooth)
-    lost = np.maximum(5 * gold.noise, LOST * (best - worst))
-    at = np.array([int(np.argmax(smooth[: i + 1])) for i in range(len(smooth))])
-    rewarded = reward.trailing >= reward.trailing[at] - reward.noise
-    held = lasting((smooth < best - lost) & rewarded & full, 2)
+    top, worst = np.maximum.accumulate(smooth), np.minimum.accumulate(smooth)
+    lost = np.maximum(5 * gold.noise, LOST * (top - worst))
+    tops = np.array([int(np.argmax(smooth[: i + 1])) for i in range(len(smooth))])
+    rewarded = reward.trailing >= reward.trailing[tops] - reward.noise
+    held = lasting((smooth < top - lost) & rewarded & full, 2)
     if not held.any():
         return None
-    peak = int(gold.steps[int(np.argmax(smooth))])
+    at, highest = best(gold.values)
+    peak = int(gold.steps[at])
     return Held(
         "sick" if gold.last < gold.start - 3 * gold.noise else "warning",
         gold.where(held),
-        f"the reward went from {reward.start:+.2f} to {reward.last:+.2f}, but gold was best at step {peak} with {smooth.max():+.2f} "
+        f"the reward went from {reward.start:+.2f} to {reward.last:+.2f}, but gold was best at step {peak} with {highest:+.2f} "
         f"and is {gold.last:+.2f}",
         "the policy has found what the reward pays and people do not: the reward is optimised beyond what it knows",
         f"take the policy of about step {peak}; raise beta, or train the reward model again on the present responses",
@@ -199,14 +201,14 @@ def reward_pattern(case: Case) -> Held | None:
     """A few words decide over the reward, and the policy has found them."""
     seen = [trace for trace in case.traces if trace.responses and len(trace.scores) == len(trace.responses)]
     seen = seen[:FIRST] + seen[FIRST:][-LATEST:]
-    best, explains, shares = _pattern(tuple(seen))
+    words, explains, shares = _pattern(tuple(seen))
     if explains < PATTERN_EXPLAINS:
         return None
     steps = [trace.step for trace, share in zip(seen, shares, strict=True) if share > 0]
     return Held(
         "sick" if shares[-1] > 0.8 and shares[-1] - shares[0] > 0.3 else "warning",
         list(range(steps[0], steps[-1] + 1)),
-        f'whether a response has the words "{best}" explains {explains:.0%} of the reward among the traced responses; '
+        f'whether a response has the words "{words}" explains {explains:.0%} of the reward among the traced responses; '
         f"{shares[0]:.0%} of them had these at step {seen[0].step}, {shares[-1]:.0%} at step {seen[-1].step}",
         "the reward is a pattern: the policy earns it by writing these words, whatever else it says",
         "pay for what the words stand for, or make the pattern one term among several",
@@ -228,7 +230,7 @@ def _pattern(traces: tuple[Trace, ...]) -> tuple[str, float, list[float]]:
     for number, said in enumerate(said for of_trace in grams for said in of_trace):
         for gram in said:
             places[gram].append(number)
-    best, explains = "", 0.0
+    words, explains = "", 0.0
     for gram, rows in places.items():
         share = len(rows) / len(scores)
         if min(len(rows), len(scores) - len(rows)) < PATTERN_SIDES or not variance:
@@ -236,9 +238,9 @@ def _pattern(traces: tuple[Trace, ...]) -> tuple[str, float, list[float]]:
         within = scores[rows].mean()
         gap = within - (scores.sum() - within * len(rows)) / (len(scores) - len(rows))
         found = share * (1 - share) * gap**2 / variance
-        if gap > 0 and (found, len(gram)) > (explains, len(best)):
-            best, explains = gram, found
-    return best, explains, [float(np.mean([best in said for said in of_trace])) for of_trace in grams]
+        if gap > 0 and (found, len(gram)) > (explains, len(words)):
+            words, explains = gram, found
+    return words, explains, [float(np.mean([words in said for said in of_trace])) for of_trace in grams]
 
 
 def _grams(text: str) -> set[str]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from handrail.doctor.case import Case, Curve
+from handrail.doctor.best import best
+from handrail.doctor.case import Case
 from handrail.doctor.finding import UPPER, Finding
 from handrail.track import RunView
 
 MAIN = ("gold", "reward", "eval_accuracy", "accuracy", "eval_loss", "loss")  # what a run is judged by, the first that there is
-FALLING = ("eval_loss", "loss")
 WORDS = {
     "gold": "gold",
     "reward": "the reward",
@@ -41,7 +41,7 @@ def verdict(view: RunView, findings: Sequence[Finding]) -> Verdict:
     """Three sentences on a run, of its findings as `examine` gave them."""
     case = Case(view)
     causes = [f for f in findings if f.severity in UPPER]
-    step = _best(case, causes)
+    step = _step(case, causes)
     take, told = _taken(view, step, causes)
     following = tuple(f"{f.change}  ({f.remedy})" if f.change else f.remedy for f in causes[:3])
     if not following:
@@ -71,22 +71,16 @@ def _wrong(causes: list[Finding], found: int) -> str:
     return f"It is {'sick' if worst.severity == 'sick' else 'not well'}, {worst.title} from step {worst.first} on: {worst.cause}{more}."
 
 
-def _best(case: Case, causes: list[Finding]) -> int | None:
+def _step(case: Case, causes: list[Finding]) -> int | None:
     """The step with the best weights: by the monitor where there is one, else the last before something went wrong."""
     if not case.done:
         return None
-    for name in ("gold", "eval_loss"):
-        if (curve := case.curve(name, 2)) is not None:
-            return _peak(curve, -1 if name in FALLING else 1)
+    if (gold := case.curve("gold", 2)) is not None:
+        return int(gold.steps[best(gold.values)[0]])
+    if (loss := case.curve("eval_loss", 2)) is not None:
+        return int(loss.steps[best(-loss.values, around=0)[0]])
     sick = [f.first for f in causes if f.severity == "sick"]
     return max(0, min(sick)) if sick else int(case.view.metrics[-1]["step"])
-
-
-def _peak(curve: Curve, sign: int) -> int:
-    """Where it is best; the last step, where that is as good as the noise can tell."""
-    values = sign * curve.trailing
-    noise = 0.0 if np.isinf(curve.noise) else curve.noise
-    return int(curve.steps[-1] if values[-1] >= values.max() - 2 * noise else curve.steps[int(np.argmax(values))])
 
 
 def _taken(view: RunView, step: int | None, causes: list[Finding]) -> tuple[str, str]:

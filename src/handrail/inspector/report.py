@@ -121,7 +121,7 @@ def render(found: Round) -> str:
         overlap=overlap(found.summary),
         replies=replies(found.last.samples),
         sampled=len(found.last.samples),
-        traces=[t for run in found.last.runs for t in traced(run)],
+        traces=[t for run in found.last.runs if run.kind not in ("sft", "reward") for t in traced(run)],
         quantities=QUANTITIES,
         runs=[(part.number, run) for part in found.parts for run in part.runs],
         origins=labels_of(found),

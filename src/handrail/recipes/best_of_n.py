@@ -58,12 +58,12 @@ def train(cfg: BestOfN, parts: Parts, run: Run) -> None:
 
             sampled = act(cfg, parts, step)
             weight = parts.weighting(sampled.score, parts.group)
+            parts.witness.begin(step, sampled.rollout)
             clock.append(time.perf_counter())
             own = look(cfg, parts, step, sampled)
             clock.append(time.perf_counter())
             seen = summary(cfg, parts, step, sampled, weight)
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, trace(cfg, parts, sampled, weight))
+            columns = trace(cfg, parts, sampled, weight) if parts.witness.on else {}
             good = guards["rollout"].ok(step, {"reward": float(sampled.score.sum())}, sampled.rollout.tensors())
             updated = improve(cfg, parts, sampled.rollout, weight, step, guards["update"]) if good else {}
             clock.append(time.perf_counter())
@@ -71,6 +71,9 @@ def train(cfg: BestOfN, parts: Parts, run: Run) -> None:
             metrics = {**seen, **own, **updated}
             names = ("act", "look", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
+            if parts.witness.on:
+                rows = (weight > 0).nonzero()[:, 0].cpu()
+                run.trace(step, columns | parts.witness.columns(rows, minibatches(cfg, len(rows), step), columns["length"]))
             advance(1, f"sampled {seen['sampled_reward']:+.2f}  imitated {seen['target_reward']:+.2f}")
             if run.due(step) and step + 1 < cfg.steps:
                 run.save(step + 1, *state(parts, guards, step + 1))
@@ -176,7 +179,9 @@ def gradient(cfg: BestOfN, parts: Parts, rollout: Rollout, weight: Tensor, count
     for index in parts.parallel.share(groups, rollout.lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         index = index.to(weight.device)
         sequences = rollout.sequences[index]
-        part_loss = weighted_nll(parts.policy.logp(sequences, parts.temperature), weight[index], sequences.mask, count)
+        logp = parts.policy.logp(sequences, parts.temperature)
+        parts.witness.saw(index, count, weight[index, None], {"logp": logp})
+        part_loss = weighted_nll(logp, weight[index], sequences.mask, count)
         part_loss.backward()
         loss += float(part_loss.detach())
     return parts.parallel.totals({"loss": loss})

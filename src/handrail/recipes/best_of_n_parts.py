@@ -10,13 +10,13 @@ from torch import Tensor
 
 from handrail.algo.baseline import group_mean
 from handrail.algo.kl import kl_k1
-from handrail.algo.regression import advantage_weights, best_of_n_kl, best_of_n_weights, reward_weights
+from handrail.algo.regression import advantage_weights, best_of_n_kl, best_of_n_weights, group_best, reward_weights
 from handrail.batch import Rollout
 from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
-from handrail.recipes.experience import token_trace
+from handrail.recipes.experience import Witness, token_trace
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything
 from handrail.recipes.rewards import RewardSettings, RewardSource, load_reward, reward_inputs
 from handrail.records import Prompt
@@ -84,6 +84,9 @@ class Weighting(Protocol):
     def __call__(self, score: Tensor, group: Tensor) -> Tensor:
         """[B] weights, from [B] scores and the numbers of their prompts."""
 
+    def grounds(self, score: Tensor, group: Tensor) -> dict[str, Tensor]:
+        """[B] each: what a weight follows from beside the score, for the trace."""
+
     def bound(self, n: int, rounds: int) -> dict[str, float]:
         """How far from the reference exact imitation in each of so many rounds can lead, where a formula knows it."""
 
@@ -93,6 +96,9 @@ class Best:
 
     def __call__(self, score: Tensor, group: Tensor) -> Tensor:
         return best_of_n_weights(score, group)
+
+    def grounds(self, score: Tensor, group: Tensor) -> dict[str, Tensor]:
+        return {"best_score": group_best(score, group)}
 
     def bound(self, n: int, rounds: int) -> dict[str, float]:
         """Best of n of the best of n is the best of n squared, and so on."""
@@ -108,6 +114,9 @@ class ByReward:
     def __call__(self, score: Tensor, group: Tensor) -> Tensor:
         return reward_weights(score, self.beta)
 
+    def grounds(self, score: Tensor, group: Tensor) -> dict[str, Tensor]:
+        return {"log_total": (score / self.beta).logsumexp(0).expand(len(score))}
+
     def bound(self, n: int, rounds: int) -> dict[str, float]:
         """None that holds for every reward."""
         return {}
@@ -122,6 +131,9 @@ class ByAdvantage(ByReward):
 
     def __call__(self, score: Tensor, group: Tensor) -> Tensor:
         return advantage_weights(score, group_mean(score, group), self.beta, self.limit)
+
+    def grounds(self, score: Tensor, group: Tensor) -> dict[str, Tensor]:
+        return {"baseline": group_mean(score, group)}
 
 
 class Sampler:
@@ -190,6 +202,7 @@ class Parts:
     prompt_ids: list[list[int]]
     temperature: float
     parallel: Parallel
+    witness: Witness
     described: str
 
     def eval(self) -> None:
@@ -241,6 +254,7 @@ def assemble(
         prompt_ids=[codec.encode_prompt(p) for p in prompts],
         temperature=cfg.sampling.temperature,
         parallel=parallel,
+        witness=Witness(cfg.run, cfg.steps, codec, {"policy": policy, "reference": reference}, cfg.sampling.temperature, parallel),
         described=described,
     )
 
@@ -260,13 +274,15 @@ def make_sampler(cfg: BestOfN, policy: LanguageModel, reference: LanguageModel, 
     return RoundSampler(another().freeze(), policy, cfg.round_steps)
 
 
+@torch.no_grad()
 def trace(cfg: BestOfN, parts: Parts, sampled: Judged, weight: Tensor) -> dict[str, list]:
-    """The first responses of a step, token by token, as columns, with the weight that each one gets."""
+    """The first responses of a step, token by token, as columns before the update, with each one's weight and what it follows from."""
     rows = slice(0, cfg.run.trace_rows)
     rollout = sampled.rollout[rows]
     logp, entropy = parts.policy.logp_and_entropy(rollout.sequences, parts.temperature)
     logp_ref = parts.reference.logp(rollout.sequences, parts.temperature)
     logp_old = rollout.logp[:, : logp.shape[1]]
     scores = {"score": sampled.score} | {name: sampled.components[name] for name in ("gold",) if name in sampled.components}
+    scores |= {"group": parts.group, "weight": weight, **parts.weighting.grounds(sampled.score, parts.group)}
     tokens = {"logp_old": logp_old, "logp_ref": logp_ref, "kl": kl_k1(logp_old, logp_ref), "logp": logp, "entropy": entropy}
-    return token_trace(len(rollout), parts.codec, sampled.prompts[rows], sampled.texts, rollout, scores | {"weight": weight}, tokens)
+    return token_trace(len(rollout), parts.codec, sampled.prompts[rows], sampled.texts, rollout, scores, tokens)

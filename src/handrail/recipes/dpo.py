@@ -41,16 +41,19 @@ from handrail.recipes.dpo_sources import (
 )
 from handrail.recipes.parts import (
     Optimizer,
+    Readings,
     RunSettings,
     cosine,
     describe,
     fingerprint,
     machine,
     native_engine,
+    of_rows,
     open_run,
     prefixed,
     seed_everything,
     slices,
+    spelt,
     under,
 )
 from handrail.recipes.progress import progress
@@ -212,9 +215,9 @@ def train(cfg: DPO, parts: Parts, run: Run) -> None:
 
             drawn = source.draw(step)
             clock.append(time.perf_counter())
+            metrics, read = gradient(cfg, parts, drawn.batch, drawn.kl)
             if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or last):
-                run.trace(step, trace(cfg, parts, drawn))
-            metrics = gradient(cfg, parts, drawn.batch, drawn.kl)
+                run.trace(step, trace(cfg, parts, drawn, read))
             metrics |= parts.optimizer.clip()
             seen, share = drawn.seen, cosine(step, steps, int(cfg.warmup * steps))
             sane = guards["draw"].ok(step, seen, drawn.batch.sequences.tensors())
@@ -237,19 +240,25 @@ def train(cfg: DPO, parts: Parts, run: Run) -> None:
     run.finish({**seen, **parts.exam.result(parts.implied), "data": parts.described, "steps": steps})
 
 
-def gradient(cfg: DPO, parts: Parts, batch: PreferenceBatch, kl: Tensor) -> dict[str, float]:
-    """Accumulate the gradient of one batch, slice by slice of whole rankings; the counts are the whole batch's."""
+def gradient(cfg: DPO, parts: Parts, batch: PreferenceBatch, kl: Tensor) -> tuple[dict[str, float], Readings]:
+    """Accumulate the gradient of one batch, slice by slice of whole rankings; the counts are the whole batch's.
+
+    Returns its statistics, and what this process has read on the way.
+    """
     batch, kl = batch.to(parts.policy.device), kl.to(parts.policy.device)
     answers, prompts = batch.sequences.response_lengths[batch.index], batch.sequences.prompt_lengths[batch.index[:, 0]]
     lengths = prompts + torch.where(batch.mask, answers, 0).sum(1)  # a prompt is read once for all its responses
     counts = Counts.of(batch.labels)
     sums: dict[str, Tensor] = {}
+    read: Readings = []
     for part in parts.parallel.share(slices, lengths.cpu(), cfg.micro_tokens or parts.policy.forward.tokens):
         part = part.to(lengths.device)
         mask, labels = batch.mask[part], batch.labels[part]
         rows = batch.index[part][mask]
         sequences = batch.sequences[rows]
-        each = parts.reads(sequences).sum(1), batch.logp_ref[rows].sum(1), sequences.response_lengths.float()
+        tokens = parts.reads(sequences)
+        read.append((rows, tokens.detach()))
+        each = tokens.sum(1), batch.logp_ref[rows].sum(1), sequences.response_lengths.float()
         said = Said(*(spread(x, mask) for x in each))
         loss, stats = parts.objective(said, labels, counts, kl)
         loss.backward()
@@ -258,7 +267,7 @@ def gradient(cfg: DPO, parts: Parts, batch: PreferenceBatch, kl: Tensor) -> dict
         stats |= {"logp_rejected": (labels.undesirable * logp).sum() / counts.undesirable, "loss": loss.detach()}
         sums = {name: sums.get(name, 0) + value for name, value in stats.items()}
     absent = [side for side, count in (("chosen", counts.desirable), ("rejected", counts.undesirable)) if not count]
-    return {name: value for name, value in parts.parallel.totals(sums).items() if name.rpartition("_")[2] not in absent}
+    return {name: value for name, value in parts.parallel.totals(sums).items() if name.rpartition("_")[2] not in absent}, read
 
 
 def spread(x: Tensor, mask: Tensor) -> Tensor:
@@ -266,33 +275,36 @@ def spread(x: Tensor, mask: Tensor) -> Tensor:
     return x.new_zeros(mask.shape).index_put(tuple(mask.nonzero(as_tuple=True)), x)
 
 
-@torch.no_grad()
-def trace(cfg: DPO, parts: Parts, drawn: Drawn) -> dict[str, list]:
-    """The first labelled responses of a step, token by token, before the update; as columns."""
-    batch = drawn.batch
-    prompt = batch.mask.nonzero()[: cfg.run.trace_rows, 0].tolist()
-    rows = batch.index[batch.mask][: cfg.run.trace_rows]
-    sequences = batch.sequences[rows]
-    logp = parts.reads(sequences).cpu()
-    logp_ref = batch.logp_ref[rows].cpu()[:, : logp.shape[1]]
-    starts, stops = sequences.prompt_lengths.tolist(), sequences.lengths.tolist()
-    ids = [row[start:stop] for row, start, stop in zip(sequences.ids.tolist(), starts, stops, strict=True)]
-    said = Said(logp.sum(1), logp_ref.sum(1), sequences.response_lengths.cpu())
+def trace(cfg: DPO, parts: Parts, drawn: Drawn, read: Readings) -> dict[str, list]:
+    """The first rankings of a step as far as there is room, token by token, as the loss has read them; a row a response.
 
-    def cut(x: Tensor) -> list[list[float]]:
-        return [row[: len(own)].tolist() for row, own in zip(x, ids, strict=True)]
-
-    against = {"logp_ref": cut(logp_ref), "kl": cut(logp - logp_ref)} if parts.objective.refers else {}
+    Two responses are compared that have the same `group`: `beats` says what each one's win over each place in it weighs.
+    """
+    batch, labels, counts = drawn.batch, drawn.batch.labels, Counts.of(drawn.batch.labels)
+    whole = max(1, int((batch.mask.sum(1).cumsum(0) <= cfg.run.trace_rows).sum()))  # a ranking is cut where not even one fits
+    group, place = (x[: cfg.run.trace_rows] for x in batch.mask[:whole].nonzero(as_tuple=True))
+    rows = batch.index[group, place]
+    sequences, columns = batch.sequences[rows], spelt(parts.codec, batch.sequences[rows])
+    lengths = columns["length"]
+    logp = [x[:length] for x, length in zip(of_rows(rows.tolist(), read, parts.parallel), lengths, strict=True)]
+    logp_ref = [x[:length] for x, length in zip(batch.logp_ref[rows].tolist(), lengths, strict=True)]
+    kl = [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(logp, logp_ref, strict=True)]
+    said = Said(torch.tensor([sum(x) for x in logp]), batch.logp_ref[rows].sum(1).cpu(), sequences.response_lengths.cpu())
+    against = {"logp_ref": logp_ref, "kl": kl, "kl_sum": [sum(x) for x in kl]} if parts.objective.refers else {}
+    against |= {"kl_estimate": [float(drawn.kl)] * len(rows)} if parts.objective.measures_kl else {}
     return {
-        "prompt_id": [drawn.prompts[n].id for n in prompt],
-        "prompt": [drawn.prompts[n].text for n in prompt],
-        "response": [parts.codec.decode(own) for own in ids],
+        "prompt_id": [drawn.prompts[n].id for n in group.tolist()],
+        "prompt": [drawn.prompts[n].text for n in group.tolist()],
+        **columns,
         **{name: values[rows].tolist() for name, values in drawn.about.items()},
-        "wins": batch.labels.desirable[batch.mask][: len(rows)].tolist(),
-        "losses": batch.labels.undesirable[batch.mask][: len(rows)].tolist(),
+        "group": group.tolist(),
+        "place": place.tolist(),
+        "beats": labels.wins[group, place].tolist(),
+        "wins": labels.desirable[group, place].tolist(),
+        "losses": labels.undesirable[group, place].tolist(),
+        **{f"count_{name}": [float(getattr(counts, name))] * len(rows) for name in ("pairs", "desirable", "undesirable")},
         "implicit_reward": parts.objective.reward(said).tolist(),
-        "tokens": [parts.codec.pieces(own) for own in ids],
-        "logp": cut(logp),
+        "logp": logp,
         **against,
     }
 

@@ -1,7 +1,7 @@
 """What loops over fresh responses share: minibatches, slices as wide as their batch, token traces and what is seen for them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -74,35 +74,35 @@ class Witness:
             self.held[f"{name}_top_logp"] = [logp[b, :n].tolist() for b, n in enumerate(lengths)]
 
     def saw(self, index: Tensor, count: Tensor, weight: Tensor, numbers: dict[str, Tensor]) -> None:
-        """A slice of a minibatch: which of its rows, its tokens in all, the weight [B, 1] of each row's, and [B, T] by name."""
+        """A slice of a minibatch: which of its rows, what its loss is divided by, the weight [B, 1] of each row's, and [B, T] by name."""
         if self.on:
             self.seen.append((index.cpu(), count, weight.detach(), {name: x.detach() for name, x in numbers.items()}))
 
-    def columns(self, rows: Tensor, epochs: int, pieces: int, seed: int, step: int, lengths: list[int]) -> dict[str, list]:
+    def columns(self, rows: Tensor, updates: Iterable[Tensor], lengths: list[int]) -> dict[str, list]:
         """For each of the first responses an entry a pass: its numbers, the pass's update, its count and the response's weight.
 
-        `rows` are the responses that were learned from, in the order in which `minibatches` had them.
+        `rows` are the responses that were learned from, and `updates` says which of them each minibatch had.
         """
         names = ("update", "count", "weight", "logp", "value", "entropy")
         found: dict[str, list] = {f"pass_{name}": [[] for _ in lengths] for name in names}
-        passes = self.parallel.gather(self._passes(rows, epochs, pieces, seed, step, lengths))
+        passes = self.parallel.gather(self._passes(rows, updates, lengths))
         for row, numbers in sorted((p for own in passes for p in own), key=lambda p: p[1]["update"]):
             for name, value in numbers.items():
                 found[f"pass_{name}"][row].append(value)
         return {name: column for name, column in found.items() if any(column)} | self.held
 
-    def _passes(self, rows: Tensor, epochs: int, pieces: int, seed: int, step: int, lengths: list[int]) -> list[tuple[int, dict]]:
+    def _passes(self, rows: Tensor, updates: Iterable[Tensor], lengths: list[int]) -> list[tuple[int, dict]]:
         """Of each pass over one of the first responses that this process made: which response, and its numbers by name."""
         found: list[tuple[int, dict]] = []
         seen = iter(self.seen)
-        for update, order in enumerate(orders(len(rows), epochs, pieces, seed, step)):
+        for update, order in enumerate(updates):
             left = len(order[self.parallel.turn])
             while left > 0 and (part := next(seen, None)):
                 index, count, weight, numbers = part
                 left -= len(index)
                 for place, row in enumerate(rows[order[index]].tolist()):
                     if row < len(lengths):
-                        plain = {"update": update, "count": int(count), "weight": float(weight[place, 0])}
+                        plain = {"update": update, "count": count.item(), "weight": float(weight[place, 0])}
                         found.append((row, plain | {name: x[place, : lengths[row]].tolist() for name, x in numbers.items()}))
         return found
 

@@ -3,16 +3,16 @@
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from handrail.batch import Rollout
+from handrail.batch import Rollout, Sequences
 from handrail.config import Settings
 from handrail.data import Codec
 from handrail.doctor.live import Attendant, Watch
@@ -192,6 +192,29 @@ class Optimizer:
             moments = {key: state[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in state}
             if moments:
                 self.adam.state[parameter] = {k: v.to(parameter.device) if k == "step" else v.to(parameter) for k, v in moments.items()}
+
+
+Readings = list[tuple[Tensor, Tensor]]  # rows of a batch, and what was computed of each, [B] or [B, ...]
+
+
+def of_rows(rows: Sequence[int], readings: Readings, parallel: Parallel) -> list[Any]:
+    """Of each of these rows of a batch what was computed of it, in whichever process, as plain numbers for a trace."""
+    mine = {row: x for some, found in readings for row, x in zip(some.tolist(), found.tolist(), strict=True)}
+    wanted = {row: mine[row] for row in rows if row in mine}
+    found = {row: x for part in parallel.gather(wanted) for row, x in part.items()}
+    return [found[row] for row in rows]
+
+
+def spelt(codec: Codec, sequences: Sequences) -> dict[str, list]:
+    """Responses as columns of a trace: their texts, their lengths, and their tokens."""
+    rows = zip(sequences.ids.tolist(), sequences.prompt_lengths.tolist(), sequences.lengths.tolist(), strict=True)
+    ids = [row[start:stop] for row, start, stop in rows]
+    return {
+        "response": [codec.decode(own) for own in ids],
+        "length": [len(own) for own in ids],
+        "ids": ids,
+        "tokens": [codec.pieces(own) for own in ids],
+    }
 
 
 def describe(data: str, left_out: dict[str, int]) -> str:

@@ -26,7 +26,7 @@ from handrail.models import (
 from handrail.parallel import Parallel
 from handrail.recipes.conversation import Answers, PartnerSettings, Turns, make_answers
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
-from handrail.recipes.experience import Witness, token_trace
+from handrail.recipes.experience import Witness, orders, token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, objective, weigh
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything
@@ -255,7 +255,7 @@ def trace(cfg: PPO, parts: Parts, experience: Experience, verdict: Verdict, step
     }
     found = token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
     rows = parts.reward.cut.kept(ended).cpu().nonzero()[:, 0]
-    seen = parts.witness.columns(rows, cfg.epochs, cfg.minibatches, cfg.seed, step, found["length"])
+    seen = parts.witness.columns(rows, orders(len(rows), cfg.epochs, cfg.minibatches, cfg.seed, step), found["length"])
     if not cfg.entropy_coef:  # then nobody asked for it, and zeros stand in its place
         seen.pop("pass_entropy", None)
     return found | seen

@@ -135,10 +135,10 @@ def gradient(cfg: Reinforcement, parts: Parts, minibatch: Experience) -> dict[st
         part, share = minibatch[index], weight[index]
         logp, entropy = parts.policy.logp_and_entropy(part.rollout.sequences, parts.temperature)
         logp, entropy = widen(logp, part.mask), widen(entropy, part.mask)
-        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy})
         policy_loss, stats = parts.objective(logp, part.logp_old, share * part.advantage, part.mask, count)
         policy_loss = policy_loss + parts.divergence.loss(logp, part.logp_ref, part.mask, count, share)
-        learnt = parts.baseline.loss(part, count)
+        learnt, said = parts.baseline.loss(part, count)
+        parts.witness.saw(index, count, share, {"logp": logp, "entropy": entropy} | said)
         loss = sum(learnt.values(), policy_loss - cfg.entropy_coef * entropy_bonus(entropy, part.mask, count))
         loss.backward()
         stats |= {"policy_loss": policy_loss.detach()} | {name: value.detach() for name, value in learnt.items()}

@@ -48,9 +48,9 @@ class NoBaseline:
         """What is trained beside the policy, and its learning rate."""
         return {}
 
-    def loss(self, part: Experience, count: Tensor) -> dict[str, Tensor]:
-        """What the baseline itself learns from, by name."""
-        return {}
+    def loss(self, part: Experience, count: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the baseline itself learns from, by name; and the numbers [B, T] that it said for that, by name."""
+        return {}, {}
 
     def learn(self, total: Tensor) -> None:
         """After a step, from what its responses earned."""
@@ -128,9 +128,9 @@ class Learned(NoBaseline):
     def parameters(self) -> dict[str, tuple[dict[str, torch.nn.Parameter], float]]:
         return {"critic": (self.critic.parameters(), self.settings.lr)}
 
-    def loss(self, part: Experience, count: Tensor) -> dict[str, Tensor]:
+    def loss(self, part: Experience, count: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         values = widen(self.critic.values(part.rollout.sequences)[0], part.mask)
-        return {"value_loss": value_loss(values, part.returns, part.mask, count)}
+        return {"value_loss": value_loss(values, part.returns, part.mask, count)}, {"value": values}
 
     def state(self) -> dict[str, Tensor]:
         return self.critic.state()

@@ -19,7 +19,7 @@ from handrail.models import LanguageModel, ModelSettings, load_tokenizer
 from handrail.parallel import Parallel
 from handrail.recipes.conversation import Answers, PartnerSettings, Turns, make_answers
 from handrail.recipes.divergence import Divergence, KLInLoss, KLInReward
-from handrail.recipes.experience import Witness, token_trace
+from handrail.recipes.experience import Witness, orders, token_trace
 from handrail.recipes.mixing import Mix, Nothing, mixture
 from handrail.recipes.objectives import ObjectiveSettings, Reinforce, Reinforced, objective, weigh
 from handrail.recipes.parts import Optimizer, RunSettings, describe, fingerprint, machine, native_engine, seed_everything, shuffled
@@ -313,4 +313,4 @@ def trace(cfg: Reinforcement, parts: Parts, experience: Experience, verdict: Ver
         tokens["logp"] = verdict.logp
     found = token_trace(cfg.run.trace_rows, parts.codec, verdict.turns.prompts, verdict.texts, experience.rollout, scores, tokens)
     rows = parts.source.kept(experience.rollout.ended).cpu().nonzero()[:, 0]
-    return found | parts.witness.columns(rows, cfg.epochs, cfg.minibatches, cfg.seed, step, found["length"])
+    return found | parts.witness.columns(rows, orders(len(rows), cfg.epochs, cfg.minibatches, cfg.seed, step), found["length"])

@@ -27,9 +27,10 @@ from handrail.config import Settings
 from handrail.data import Codec, Source, load_prompts, within_context
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, load_tokenizer, relaxed_score, token_logits
 from handrail.parallel import Parallel
-from handrail.recipes.experience import paid_for, token_trace, variety
+from handrail.recipes.experience import Witness, paid_for, token_trace, variety
 from handrail.recipes.parts import (
     Optimizer,
+    Readings,
     RunSettings,
     constant,
     derive,
@@ -38,6 +39,7 @@ from handrail.recipes.parts import (
     generator,
     machine,
     native_engine,
+    of_rows,
     open_run,
     prefixed,
     seed_everything,
@@ -52,6 +54,7 @@ from handrail.rollout import Engine, Sampling
 from handrail.track import Guard, Run
 
 NUMBERS = 2**26  # logits at once, 256 MiB of float32
+Terms = dict[str, Readings]  # of the objective, by name
 
 
 class Relaxed(Settings):
@@ -98,6 +101,7 @@ class Parts:
     optimizer: Optimizer
     parallel: Parallel
     engine: Engine
+    witness: Witness
     prompts: list[Prompt]
     prompt_ids: list[list[int]]
     described: str
@@ -125,6 +129,7 @@ def build(cfg: Relaxed) -> tuple[Parts, dict[str, str]]:
         optimizer=Optimizer({"policy": (policy.parameters(), cfg.lr)}, 0.0, cfg.max_grad_norm, parallel),
         parallel=parallel,
         engine=native_engine(codec),
+        witness=Witness(cfg.run, cfg.steps, codec, {"policy": policy, "reference": reference}, cfg.sampling.temperature, parallel),
         prompts=prompts,
         prompt_ids=[codec.encode_prompt(p) for p in prompts],
         described=describe(loaded.described, left_out),
@@ -176,8 +181,10 @@ def train(cfg: Relaxed, parts: Parts, run: Run) -> None:
             rollout = parts.engine.generate([parts.prompt_ids[i] for i in numbers], seeds, cfg.sampling).to(parts.policy.device)
             clock.append(time.perf_counter())
             seen, columns = look(cfg, parts, rollout, [parts.prompts[i] for i in numbers])
+            parts.witness.begin(step, rollout)
             clock.append(time.perf_counter())
-            stats = gradient(cfg, parts, rollout.sequences, step) | parts.optimizer.clip()
+            stats, judged = gradient(cfg, parts, rollout.sequences, step)
+            stats |= parts.optimizer.clip()
             if guard.ok(step, stats, rollout.tensors()):
                 parts.optimizer.step(constant(step, cfg.steps, cfg.warmup))
             else:
@@ -186,8 +193,8 @@ def train(cfg: Relaxed, parts: Parts, run: Run) -> None:
             metrics = {**seen, **stats}
             names = ("act", "judge", "improve")
             run.log(step, metrics, {n: b - a for n, a, b in zip(names, clock, clock[1:], strict=False)})
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == cfg.steps):
-                run.trace(step, columns)
+            if parts.witness.on:
+                run.trace(step, columns | terms(parts, judged, columns["length"]) | parts.witness.held)
             advance(1, f"reward {seen['reward']:+.2f}  kl {seen['kl']:.1f}  length {seen['length']:.0f}")
             if run.due(step) and step + 1 < cfg.steps:
                 tensors = prefixed("policy", parts.policy.state()) | prefixed("optimizer", parts.optimizer.state())
@@ -197,11 +204,15 @@ def train(cfg: Relaxed, parts: Parts, run: Run) -> None:
     run.finish({**metrics, "prompts": parts.described, "steps": cfg.steps})
 
 
-def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> dict[str, float]:
-    """Accumulate the gradient of -J over the batch, a few rows at a time."""
+def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> tuple[dict[str, float], Terms]:
+    """Accumulate the gradient of -J over the batch, a few rows at a time.
+
+    Returns its two terms, means over responses; and those of each response that this process has had.
+    """
     width, vocabulary = sequences.mask.shape[1], parts.policy.causal.config.vocab_size
     rows = cfg.rows or max(1, NUMBERS // (width * vocabulary))
     sums = {"reward_relaxed": 0.0, "kl_exact": 0.0}
+    judged: Terms = {"score_relaxed": [], "kl_exact": []}
     for index in torch.arange(len(sequences))[parts.parallel.turn].split(rows):
         part = sequences[index.to(sequences.ids.device)]
         noise = torch.stack([row_noise(cfg, step, row, part.mask.shape[1], vocabulary) for row in index.tolist()]).to(part.ids.device)
@@ -209,11 +220,20 @@ def gradient(cfg: Relaxed, parts: Parts, sequences: Sequences, step: int) -> dic
         with torch.no_grad():
             logits_ref = token_logits(parts.reference, part, cfg.sampling.temperature)
         score = relaxed_score(parts.model, part, parts.choose(logits, part.tokens, noise))
-        divergence = response_sum(kl_full(logits, logits_ref), part.mask)
+        kl = kl_full(logits, logits_ref)
+        divergence = response_sum(kl, part.mask)
+        judged["score_relaxed"].append((index, score.detach()))
+        judged["kl_exact"].append((index, kl.detach()))
         (-(score - cfg.beta * divergence).sum() / len(sequences)).backward()
         sums["reward_relaxed"] += float(score.detach().sum()) / len(sequences)
         sums["kl_exact"] += float(divergence.detach().sum()) / len(sequences)
-    return parts.parallel.totals(sums)
+    return parts.parallel.totals(sums), judged
+
+
+def terms(parts: Parts, judged: Terms, lengths: list[int]) -> dict[str, list]:
+    """Of the first responses, as columns, what their objective was made of: the relaxed score, and the divergence at each token."""
+    score, kl = (of_rows(range(len(lengths)), judged[name], parts.parallel) for name in ("score_relaxed", "kl_exact"))
+    return {"score_relaxed": score, "kl_exact": [x[:length] for x, length in zip(kl, lengths, strict=True)]}
 
 
 def row_noise(cfg: Relaxed, step: int, row: int, width: int, vocabulary: int) -> Tensor:

@@ -23,7 +23,20 @@ from handrail.batch import RankingBatch, Sequences
 from handrail.data import ranking_batch
 from handrail.evaluate import held_out, scores_of, verdicts
 from handrail.models import ScalarModel
-from handrail.recipes.parts import cosine, derive, native_engine, open_run, prefixed, seed_everything, shuffled, slices, under
+from handrail.recipes.parts import (
+    Readings,
+    cosine,
+    derive,
+    native_engine,
+    of_rows,
+    open_run,
+    prefixed,
+    seed_everything,
+    shuffled,
+    slices,
+    spelt,
+    under,
+)
 from handrail.recipes.progress import cumulative, progress
 from handrail.recipes.reward_parts import Loss, Parts, Reward, build
 from handrail.track import Guard, Run
@@ -54,7 +67,9 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
             rows = shuffled(len(parts.train), cfg.batch_size, step, cfg.seed)
             batch = ranking_batch(parts.codec, [parts.train[i] for i in rows], model.context)
             model.hf.train()
-            metrics = gradient(cfg, parts, batch, rows)
+            metrics, read = gradient(cfg, parts, batch, rows)
+            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == steps):
+                run.trace(step, trace(cfg, parts, batch, rows, read))
             metrics |= optimizer.clip()
             share = cosine(step, steps, int(cfg.warmup * steps))
             if guard.ok(step, metrics, batch.sequences.tensors() | {"places": batch.places}):
@@ -74,19 +89,23 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
     run.finish({**held_out(model, parts.test, scores), "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
 
 
-def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) -> dict[str, float]:
-    """Accumulate the gradient of one batch, `rows` of the rankings, slice by slice; returns its statistics."""
+def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) -> tuple[dict[str, float], Readings]:
+    """Accumulate the gradient of one batch, `rows` of the rankings, slice by slice.
+
+    Returns its statistics, and of each ranking [K, M, 2] what each member said: its score, and its mean over the tokens.
+    """
     model, criteria, lead = parts.model, parts.criterion[rows], cfg.margin_per_point * batch.ratings
     answers, prompts = batch.sequences.response_lengths[batch.index], batch.sequences.prompt_lengths[batch.index[:, 0]]
     lengths = prompts + torch.where(batch.mask, answers, 0).sum(1)  # a prompt is read once for all its responses
     count, seen = batch.weight.sum().to(model.device), batch.weight[:, None] * parts.share[rows]
-    rankings, loss, right, pairs = len(batch.index), 0.0, 0.0, 0
+    rankings, loss, right, pairs, read = len(batch.index), 0.0, 0.0, 0, Readings()
     for index in parts.parallel.share(slices, lengths, cfg.micro_tokens or model.forward.tokens):
         part, mask = batch.index[index], batch.mask[index]
         found = readings(model, batch.sequences[part[mask]])
         mask, places, margin = (x[index].to(model.device) for x in (batch.mask, batch.places, batch.margin))
         weight, criterion = (x[index].to(model.device) for x in (seen, criteria))
         last, mean = (model.heads.own(spread(x, mask), criterion).unbind(-1) for x in found)
+        read.append((index, torch.stack([torch.stack(heads, -1) for heads in (last, mean)], -1).detach()))
         asked, asked_mean = ([x - lead[index].to(x) for x in heads] if cfg.margin_per_point else heads for heads in (last, mean))
         part_loss = over_members(parts.loss, asked, places, mask, margin, weight, count)
         if cfg.token_weight:
@@ -97,7 +116,33 @@ def gradient(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int]) ->
         good, n = ordered(torch.stack(last).detach().mean(0), places, mask)
         right, pairs = right + good, pairs + n
     sums = parts.parallel.totals({"loss": loss, "right": right, "pairs": pairs})
-    return {"loss": sums["loss"], "accuracy": sums["right"] / max(1, sums["pairs"]), "pairs": int(sums["pairs"])}
+    return {"loss": sums["loss"], "accuracy": sums["right"] / max(1, sums["pairs"]), "pairs": int(sums["pairs"])}, read
+
+
+def trace(cfg: Reward, parts: Parts, batch: RankingBatch, rows: list[int], read: Readings) -> dict[str, list]:
+    """The first rankings of a step as far as there is room, and what its loss has read of them; a row a response.
+
+    The responses of a ranking have the same `group`, and people's `rank`, 1 for the best; lists have a number a member.
+    """
+    whole = max(1, int((batch.mask.sum(1).cumsum(0) <= cfg.run.trace_rows).sum()))  # a ranking is cut where not even one fits
+    group, place = (x[: cfg.run.trace_rows] for x in batch.mask[:whole].nonzero(as_tuple=True))
+    said = of_rows(range(whole), read, parts.parallel)
+    weight, prompts = (batch.weight[:, None] * parts.share[rows])[group], [parts.train[rows[n]].prompt for n in group.tolist()]
+    places = list(zip(group.tolist(), place.tolist(), strict=True))
+    return {
+        "prompt_id": [prompt.id for prompt in prompts],
+        "prompt": [prompt.text for prompt in prompts],
+        **spelt(parts.codec, batch.sequences[batch.index[group, place]]),
+        "group": group.tolist(),
+        "size": batch.mask.sum(1)[group].tolist(),
+        "place": place.tolist(),
+        "rank": batch.places[group, place].tolist(),
+        **{name: [[member[i] for member in said[n][k]] for n, k in places] for i, name in enumerate(("member_scores", "member_means"))},
+        "member_weights": weight.tolist(),
+        "lead": (cfg.margin_per_point * batch.ratings[group, place]).tolist(),
+        "margin": batch.margin[group].tolist(),
+        "count": [float(batch.weight.sum())] * len(places),
+    }
 
 
 def over_members(

@@ -38,18 +38,22 @@ from handrail.models import (
 from handrail.parallel import Parallel
 from handrail.recipes.parts import (
     Optimizer,
+    Readings,
     RunSettings,
     cosine,
     describe,
     fingerprint,
     generator,
     machine,
+    of_rows,
     open_run,
     prefixed,
     seed_everything,
+    spelt,
     under,
 )
 from handrail.recipes.progress import progress
+from handrail.records import Prompt
 from handrail.track import Guard, Run
 
 
@@ -83,6 +87,7 @@ class Parts:
     optimizer: Optimizer
     parallel: Parallel
     train: Sequences
+    prompts: list[Prompt]  # of the sequences to train on
     held_out: Sequences
     batches: list[list[int]]  # every step of every epoch
     described: str
@@ -101,9 +106,10 @@ def build(cfg: SFT) -> tuple[Parts, dict[str, str]]:
         tokenizer, hf = load_tokenizer(cfg.model), load_causal(cfg.model)
     codec, policy = Codec(tokenizer, cfg.template), LanguageModel(hf, cfg.model.autocast, cfg.model.compile)
     records, left_out = within_context(codec, loaded.records, policy.context)
+    apart = split_by_prompt(records, cfg.held_out, cfg.seed)
     sequences, evaluation = (
         Sequences.of([(e.prompt_ids, e.response_ids) for d in part for e in [demonstration_example(codec, d, policy.context)]])
-        for part in split_by_prompt(records, cfg.held_out, cfg.seed)
+        for part in apart
     )
     batches: list[list[int]] = []
     for epoch in range(int(-(-cfg.epochs // 1))):
@@ -111,7 +117,8 @@ def build(cfg: SFT) -> tuple[Parts, dict[str, str]]:
     batches = batches[: max(1, round(len(batches) * cfg.epochs / -(-cfg.epochs // 1)))]
     parallel = Parallel.joined()
     optimizer = Optimizer({"policy": (policy.parameters(), cfg.lr)}, cfg.weight_decay, cfg.max_grad_norm, parallel)
-    parts = Parts(codec, policy, optimizer, parallel, sequences, evaluation, batches, describe(loaded.described, left_out))
+    prompts, described = [d.prompt for d in apart[0]], describe(loaded.described, left_out)
+    parts = Parts(codec, policy, optimizer, parallel, sequences, prompts, evaluation, batches, described)
     return parts, {"data": loaded.sha256, "model": fingerprint(cfg.model.path) if cfg.model.path else "new"}
 
 
@@ -139,13 +146,17 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
             started = time.perf_counter()
             seed_everything(cfg.seed, "step", step, *parallel.apart)  # of dropout
             batch = parts.train[torch.tensor(parts.batches[step])]
-            count, loss = batch.response_lengths.sum(), 0.0
+            count, loss, read = batch.response_lengths.sum(), 0.0, Readings()
             policy.hf.train()
             for index in parallel.share(groups, batch.lengths, cfg.micro_tokens or policy.forward.tokens):
                 part = batch[index]
-                part_loss = -masked_sum(policy.logp(part), part.mask.to(policy.device)) / count
+                logp = policy.logp(part)
+                read.append((index, logp.detach()))
+                part_loss = -masked_sum(logp, part.mask.to(policy.device)) / count
                 part_loss.backward()
                 loss += float(part_loss.detach())
+            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == steps):
+                run.trace(step, trace(cfg, parts, step, read))
             metrics = parallel.totals({"loss": loss}) | optimizer.clip()
             share = cosine(step, steps, int(cfg.warmup * steps))
             if guard.ok(step, metrics, batch.tensors()):
@@ -168,6 +179,22 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
                 break
     parallel.first(lambda: policy.save(run.folder / "model", parts.codec.tokenizer))
     run.finish({"eval_loss": evaluate(parts), "data": parts.described, "steps": step + 1})
+
+
+def trace(cfg: SFT, parts: Parts, step: int, read: Readings) -> dict[str, list]:
+    """The first demonstrations of a step, token by token, as the loss has read them: with dropout, where the model has it."""
+    rows = parts.batches[step]
+    batch = parts.train[torch.tensor(rows)]
+    columns = spelt(parts.codec, batch[: cfg.run.trace_rows])
+    lengths = columns["length"]
+    prompts = [parts.prompts[row] for row in rows[: len(lengths)]]
+    return {
+        "prompt_id": [prompt.id for prompt in prompts],
+        "prompt": [prompt.text for prompt in prompts],
+        **columns,
+        "logp": [x[:length] for x, length in zip(of_rows(range(len(lengths)), read, parts.parallel), lengths, strict=True)],
+        "count": [int(batch.response_lengths.sum())] * len(lengths),
+    }
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -9,13 +10,14 @@ from fastapi.responses import JSONResponse
 
 from handrail.inspector.curves import MAIN, SIDE
 from handrail.inspector.folders import finite
-from handrail.inspector.server import arithmetic, near, traces
-from handrail.inspector.server.microscope import response
+from handrail.inspector.server import near, traces
+from handrail.inspector.server.lines import Method
+from handrail.inspector.server.methods import method
+from handrail.inspector.server.microscope import beside, response
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.rows import Rows, name_of
 from handrail.inspector.server.runs import Entry, Runs, state
 from handrail.inspector.server.said import said, sendable
-from handrail.inspector.server.terms import Rules
 
 router = APIRouter(prefix="/api", include_in_schema=False)
 Number = Annotated[int, Query(ge=0, le=2**53)]
@@ -126,14 +128,16 @@ def rows(
 
 @router.get("/response/{path:path}")
 def one_response(request: Request, path: str, row: Number) -> JSONResponse:
-    """One response, token by token, with all that its trace says of it."""
+    """One response, token by token, with all that its trace says of it, and those that it is weighed against."""
     entry = known(request, path)
     table = rows_of(request, entry)
     step, place, count = table.place(row)
-    found = response(traces.row(table.path(step), place), Rules.of(entry.stage, entry.config), step, penalty(request, entry, step))
+    found, its = traces.row(table.path(step), place), method_of(request, entry, step)
     before, after = table.around(step, place, count)
     where = {"row": name_of(step, place), "step": step, "in_step": place, "of_step": count, "before": before, "after": after}
-    return answer(where | {"steps": table.steps} | found)
+    others = beside(its, found | {"in_step": place}, group_of(table, its, step, place), SHORT) if its else []
+    told = [one | {"row": name_of(step, one["in_step"])} for one in others]
+    return answer(where | {"steps": table.steps, "known": its is not None, "beside": told} | response(found, its))
 
 
 @router.get("/arithmetic/{path:path}")
@@ -142,29 +146,26 @@ def written_out(
 ) -> JSONResponse:
     """How the loss of a token comes about."""
     entry = known(request, path)
-    table, rules = rows_of(request, entry), Rules.of(entry.stage, entry.config)
+    table = rows_of(request, entry)
     step, place, _ = table.place(row)
-    found = traces.row(table.path(step), place)
+    found, its = traces.row(table.path(step), place), method_of(request, entry, step)
     if token >= len(found.get("tokens") or []):
         raise HTTPException(404, f"token {token} of {len(found.get('tokens') or [])}")
-    blocks = arithmetic.derivation(found, rules, step, token, number, penalty(request, entry, step)) if rules else []
-    return answer({"blocks": blocks, "known": rules is not None})
+    blocks = its.written(found, group_of(table, its, step, place), token, number) if its else []
+    return answer({"blocks": [asdict(block) for block in blocks], "known": its is not None})
 
 
 @router.get("/sums/{path:path}")
 def sums(request: Request, path: str, step: Number) -> JSONResponse:
     """The parts of all traced tokens of a step added up, beside the losses that the step has logged."""
     entry = known(request, path)
-    table, rules = rows_of(request, entry), Rules.of(entry.stage, entry.config)
-    if rules is None or step not in table.steps:
+    table, its = rows_of(request, entry), method_of(request, entry, step)
+    if its is None or step not in table.steps:
         return answer({"whole": False})
     *_, count = table.place(name_of(step, 0))
-    wanted = ["advantage", "logp_old", "logp_ref", "value", "return", "beta"]
-    wanted += [f"pass_{name}" for name in ("update", "count", "weight", "logp", "value", "entropy")]
-    read = traces.groups(table.path(step), wanted, list(range(count)))
+    found = its.sums(traces.groups(table.path(step), [*its.needs], list(range(count))))
     logged = line_of(request, entry, step)
-    found = arithmetic.sums(read, rules, step, penalty(request, entry, step))
-    return answer(found | {"logged": {name: finite(logged.get(name)) for name in ("policy_loss", "value_loss")}})
+    return answer(found | {"logged": {name: finite(logged.get(name)) for name in its.logged}})
 
 
 @router.get("/near/{path:path}")
@@ -185,6 +186,17 @@ def line_of(request: Request, entry: Entry, step: int) -> dict[str, Any]:
     return next((line for line in found.metrics(entry) if line.get("step") == step), {})
 
 
-def penalty(request: Request, entry: Entry, step: int) -> float:
-    """The coefficient of PPO's penalty at a step, where there is one."""
-    return finite(line_of(request, entry, step).get("penalty")) or 0.0
+def method_of(request: Request, entry: Entry, step: int) -> Method | None:
+    """How the loss of a step comes about, where that is known."""
+    return method(entry.stage, entry.config, step, line_of(request, entry, step))
+
+
+def group_of(table: Rows, its: Method, step: int, place: int) -> list[dict[str, Any]]:
+    """The responses that are learned from together with this one, itself among them, with where they stand; none where it is alone."""
+    if "group" not in its.needs:
+        return []
+    path = table.path(step)
+    groups = traces.column(path, "group").to_pylist()
+    rows = [number for number, group in enumerate(groups) if group is not None and group == groups[place]]
+    found = traces.groups(path, [*its.needs, "response"], rows)
+    return [one | {"in_step": number} for number, one in zip(rows, found, strict=True)]

@@ -1,52 +1,73 @@
 """The arithmetic of one token written out with its numbers, from its reward to its part of the loss, as on a blackboard.
 
-A line is a formula, the same with numbers, and what comes out.  Formulas are in a small notation that the page sets:
-`x_t`, `x_{t+1}` and `x^2` are what they look like.
+Of PPO and of REINFORCE with its kin.
 """
 
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from handrail.inspector.folders import finite
+from handrail.inspector.server.lines import Block, Line, Method, Row, n, p
 from handrail.inspector.server.terms import Pass, Rules, array, gains, passes, rescaled
 
 TINY = "10^{−8}"  # what is added to a variance before its root is divided by
 
 
-@dataclass(frozen=True)
-class Line:
-    """formula = numbers = value."""
+class PolicyGradient(Method):
+    """The loss of a step by its rules; `penalty` is the coefficient of the objective `ppo_penalty` at that step."""
 
-    formula: str
-    numbers: str
-    value: str
-    named: str = ""  # what the value is, for whoever looks for it by name
+    logged = ("policy_loss", "value_loss")
+    needs = (
+        *("advantage", "logp_old", "logp_ref", "value", "return", "beta"),
+        *(f"pass_{name}" for name in ("update", "count", "weight", "logp", "value", "entropy")),
+    )
+
+    def __init__(self, rules: Rules, step: int, penalty: float):
+        self.rules, self.step, self.penalty = rules, step, penalty
+
+    def missing(self, row: Row) -> str:
+        """Why this response's loss cannot be written out."""
+        if not row.get("ids"):
+            return "This trace was written by an earlier version: it has no passes and no alternatives."
+        return "" if self._passes(row) else "Nothing was learned from this response: it was left out of the update, or the step had none."
+
+    def _passes(self, row: Row) -> list[Pass]:
+        return passes(row, self.rules, self.step, self.penalty)
+
+    def passes(self, row: Row) -> list[dict[str, Any]]:
+        """Each pass over the response."""
+        found = []
+        for one in self._passes(row):
+            clipped = int(one.clipped.sum())
+            of = f"{clipped} of this response’s {len(one.logp)} clipped"
+            said = f"update {one.update + 1} of the step, {one.count} tokens in its minibatch, {of}"
+            found.append({"update": one.update, "count": one.count, "clipped": clipped, "said": said})
+        return found
+
+    def coloured(self, row: Row) -> dict[str, list[Any]]:
+        """What each pass made of each token."""
+        made = self._passes(row)
+        by_pass = {
+            "pass_logp": [one.logp for one in made],
+            "ratio": [one.log_ratio for one in made],
+            "clipped": [one.clipped.astype(float) for one in made],
+            "pass_value": [one.values for one in made if one.values is not None],
+            "loss": [one.loss for one in made],
+        }
+        return {name: [x.tolist() for x in values] for name, values in by_pass.items() if values}
+
+    def written(self, row: Row, group: list[Row], at: int, number: int) -> list[Block]:
+        """From the divergence at the token to its part of the minibatch's loss."""
+        return derivation(row, self.rules, self.step, at, number, self.penalty)
+
+    def sums(self, rows: list[Row]) -> dict[str, Any]:
+        """Both losses, means over the step's updates."""
+        return sums(rows, self.rules, self.step, self.penalty)
 
 
-@dataclass(frozen=True)
-class Block:
-    """A step of the derivation."""
-
-    title: str
-    lines: list[Line]
-    note: str = ""
-    table: dict[str, Any] | None = field(default=None)
-
-
-def n(x: float) -> str:
-    """A number with six digits that count, enough to go on calculating with."""
-    return f"{x:.6g}".replace("-", "−")
-
-
-def p(x: float) -> str:
-    """The same within a product or after an operator: in brackets where it is negative."""
-    return f"({n(x)})" if x < 0 else n(x)
-
-
-def derivation(row: dict[str, Any], rules: Rules, step: int, at: int, number: int, penalty: float) -> list[dict[str, Any]]:
-    """The blocks for token `at` in pass `number`, as plain data."""
+def derivation(row: Row, rules: Rules, step: int, at: int, number: int, penalty: float) -> list[Block]:
+    """The blocks for token `at` in pass `number`."""
     every = passes(row, rules, step, penalty)
     blocks = [divergence(row, rules, at), reward(row, rules, at)]
     blocks += critic_credit(row, rules, at) if rules.stage == "ppo" else plain_credit(row, rules, at)
@@ -54,10 +75,10 @@ def derivation(row: dict[str, Any], rules: Rules, step: int, at: int, number: in
         one = every[min(max(number, 0), len(every) - 1)]
         blocks += [ratio(row, rules, one, at), policy(row, rules, one, at, penalty), *others(row, rules, one, at)]
         blocks.append(loss(rules, one, step, at))
-    return [asdict(block) for block in blocks if block is not None]
+    return [block for block in blocks if block is not None]
 
 
-def divergence(row: dict[str, Any], rules: Rules, at: int) -> Block | None:
+def divergence(row: Row, rules: Rules, at: int) -> Block | None:
     """How much fonder of the token the policy is than the reference."""
     own, old, reference, kl = (array(row, name) for name in ("logp", "logp_old", "logp_ref", "kl"))
     name, policy = ("old", old) if own is None else ("before", own)  # rated responses are not the policy's own
@@ -67,7 +88,7 @@ def divergence(row: dict[str, Any], rules: Rules, at: int) -> Block | None:
     return Block("Divergence", [line], "In nats: above 0 where the policy has grown fonder of this token than the reference is.")
 
 
-def reward(row: dict[str, Any], rules: Rules, at: int) -> Block | None:
+def reward(row: Row, rules: Rules, at: int) -> Block | None:
     """What the token earns."""
     rewards, kl, own = (array(row, name) for name in ("reward", "kl", "token_reward"))
     beta = finite(row.get("beta"))
@@ -95,7 +116,7 @@ def reward(row: dict[str, Any], rules: Rules, at: int) -> Block | None:
     return Block("Reward", lines, whole + acts)
 
 
-def critic_credit(row: dict[str, Any], rules: Rules, at: int) -> list[Block]:
+def critic_credit(row: Row, rules: Rules, at: int) -> list[Block]:
     """Generalised advantage estimation, the return, and whitening."""
     found, rewards, values = gains(row, rules), rescaled(row, rules), array(row, "value")
     advantage, returns = array(row, "advantage"), array(row, "return")
@@ -127,7 +148,7 @@ def critic_credit(row: dict[str, Any], rules: Rules, at: int) -> list[Block]:
     return blocks
 
 
-def whitened(row: dict[str, Any], gained: np.ndarray, advantage: np.ndarray, at: int) -> Block | None:
+def whitened(row: Row, gained: np.ndarray, advantage: np.ndarray, at: int) -> Block | None:
     """Mean and spread over all tokens of the step."""
     mean, std = finite(row.get("advantages_mean")), finite(row.get("advantages_std"))
     if mean is None or std is None:
@@ -137,7 +158,7 @@ def whitened(row: dict[str, Any], gained: np.ndarray, advantage: np.ndarray, at:
     return Block("Whitening", [line], "Mean and standard deviation are those of all tokens of the step.")
 
 
-def plain_credit(row: dict[str, Any], rules: Rules, at: int) -> list[Block]:
+def plain_credit(row: Row, rules: Rules, at: int) -> list[Block]:
     """The return, less a baseline, times a factor."""
     returns, values, advantage, rewards = (array(row, name) for name in ("return", "value", "advantage", "reward"))
     if returns is None or values is None or advantage is None or rewards is None:
@@ -159,7 +180,7 @@ def plain_credit(row: dict[str, Any], rules: Rules, at: int) -> list[Block]:
     return [Block("Credit", lines, "What was earned, less what a response could have expected: the baseline.")]
 
 
-def ratio(row: dict[str, Any], rules: Rules, one: Pass, at: int) -> Block | None:
+def ratio(row: Row, rules: Rules, one: Pass, at: int) -> Block | None:
     """How much likelier the policy makes the token than the one that sampled it."""
     old = array(row, "logp_old")
     if old is None or rules.kind == "reinforce":
@@ -175,7 +196,7 @@ def ratio(row: dict[str, Any], rules: Rules, one: Pass, at: int) -> Block | None
     return Block("Ratio", [line], "1 in the first update; each update moves it.")
 
 
-def policy(row: dict[str, Any], rules: Rules, one: Pass, at: int, penalty: float) -> Block:
+def policy(row: Row, rules: Rules, one: Pass, at: int, penalty: float) -> Block:
     """The objective's part of the token's loss."""
     hat = "Â_t" if rules.whitened else "A_t"
     a, value = p(float(row["advantage"][at])), n(one.policy[at])
@@ -203,7 +224,7 @@ def policy(row: dict[str, Any], rules: Rules, one: Pass, at: int, penalty: float
     return Block("Clip", [bound, line], note)
 
 
-def others(row: dict[str, Any], rules: Rules, one: Pass, at: int) -> list[Block]:
+def others(row: Row, rules: Rules, one: Pass, at: int) -> list[Block]:
     """The divergence in the loss, the critic's error, the entropy: those that the run has."""
     blocks = []
     reference, old, returns = (array(row, name) for name in ("logp_ref", "value", "return"))
@@ -214,7 +235,8 @@ def others(row: dict[str, Any], rules: Rules, one: Pass, at: int) -> list[Block]
         line = Line(f"D_t = β {weight}(e^x − 1 − x),  x = log π_{{ref}} − log π_θ", numbers, n(one.divergence[at]), "divergence")
         blocks.append(Block("Divergence in the loss", [line], f"x = {n(reference[at])} − {p(one.logp[at])} = {n(x)}"))
     if one.values is not None and returns is not None and old is not None:
-        line = Line("L_V = ½ (V_θ − R_t)^2", f"½ × ({n(one.values[at])} − {p(returns[at])})²", n(one.value[at]), "value")
+        target = "R_t" if rules.stage == "ppo" else "G_t"
+        line = Line(f"L_V = ½ (V_θ − {target})^2", f"½ × ({n(one.values[at])} − {p(returns[at])})²", n(one.value[at]), "value")
         if rules.value_clip:
             near = old[at] + float(np.clip(one.values[at] - old[at], -rules.value_clip, rules.value_clip))
             numbers = f"½ × max(({n(one.values[at])} − {p(returns[at])})², ({n(near)} − {p(returns[at])})²)"
@@ -235,8 +257,9 @@ def loss(rules: Rules, one: Pass, step: int, at: int) -> Block:
             formula.append("+ D_t")
             numbers.append(f"+ {p(one.divergence[at])}")
     if one.values is not None:
-        formula.append("+ c_V L_V" if formula else "c_V L_V")
-        numbers.append(f"{'+ ' if numbers else ''}{n(rules.value_coef)} × {p(one.value[at])}")
+        name, times = ("c_V L_V", f"{n(rules.value_coef)} × ") if rules.stage == "ppo" else ("L_V", "")
+        formula.append(f"+ {name}" if formula else name)
+        numbers.append(f"{'+ ' if numbers else ''}{times}{p(one.value[at])}")
     if rules.learns(step) and rules.entropy_coef and one.entropy is not None:
         formula.append("− c_H H_t")
         numbers.append(f"− {n(rules.entropy_coef)} × {p(one.entropy[at])}")
@@ -248,7 +271,7 @@ def loss(rules: Rules, one: Pass, step: int, at: int) -> Block:
     return Block("Loss", [whole, part], note)
 
 
-def sums(rows: list[dict[str, Any]], rules: Rules, step: int, penalty: float) -> dict[str, Any]:
+def sums(rows: list[Row], rules: Rules, step: int, penalty: float) -> dict[str, Any]:
     """The parts of all tokens of a step that stand in its trace, added up: the mean over its updates of what each minimised.
 
     `whole` says whether every token that was learned from is among them, so that the sums are the losses that were logged.

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
+from handrail.inspector.server.lines import Method
 from handrail.inspector.server.said import said
-from handrail.inspector.server.terms import Rules, passes
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ QUANTITIES = {
     "value": Quantity("value", "what the critic expected to be earned from here on, before the token was chosen", True),
     "return": Quantity("return", "what was earned from here on: what the critic should have said", True),
     "entropy": Quantity("entropy", "how undecided the policy was at this place, in nats"),
+    "kl_exact": Quantity("exact KL", "divergence from the reference at this place, over the whole vocabulary: it is what the loss has"),
 }
 OF_PASSES = {
     "pass_logp": Quantity("log p, this pass", "log-probability under the policy as it is in this pass"),
@@ -39,22 +40,16 @@ OF_PASSES = {
     "loss": Quantity("loss", "the token’s terms together, before they are divided by the count", True),
 }
 
+SCORES = ("score", "score_relaxed", "gold", "implicit_reward", "kl_sum", "advantage_mean", "weight")  # of a whole response
 
-def response(row: dict[str, Any], rules: Rules | None, step: int, penalty: float) -> dict[str, Any]:
+
+def response(row: dict[str, Any], method: Method | None) -> dict[str, Any]:
     """All that the page shows of one response."""
     tokens = row.get("tokens") or []
     found = [told(name, one, row[name]) for name, one in QUANTITIES.items() if isinstance(row.get(name), list) and row[name]]
-    made = passes(row, rules, step, penalty) if rules else []
-    if made:
-        by_pass = {
-            "pass_logp": [one.logp for one in made],
-            "ratio": [one.log_ratio for one in made],
-            "clipped": [one.clipped.astype(float) for one in made],
-            "pass_value": [one.values for one in made if one.values is not None],
-            "loss": [one.loss for one in made],
-        }
-        found += [told(name, OF_PASSES[name], [x.tolist() for x in values], True) for name, values in by_pass.items() if values]
-    scores = {name: finite(row.get(name)) for name in ("score", "gold", "kl_sum", "advantage_mean", "weight")}
+    if method:
+        found += [told(name, OF_PASSES[name], values, True) for name, values in method.coloured(row).items()]
+    scores = {name: finite(row.get(name)) for name in SCORES}
     return {
         "prompt": said(str(row.get("prompt") or "")),
         "prompt_id": str(row.get("prompt_id") or ""),
@@ -64,10 +59,24 @@ def response(row: dict[str, Any], rules: Rules | None, step: int, penalty: float
         "tokens": [said(str(token), 400) for token in tokens],
         "ids": row.get("ids") or [],
         "quantities": found,
-        "passes": [{"update": one.update, "count": one.count, "clipped": int(one.clipped.sum())} for one in made],
+        "passes": method.passes(row) if method else [],
         "alternatives": [alternatives(row, at) for at in range(len(tokens))] if row.get("policy_top") else [],
-        "note": note(row, rules, made),
+        "note": method.missing(row) if method else "The loss of this stage is not written out; what its trace has is coloured.",
     }
+
+
+def beside(method: Method, row: dict[str, Any], group: list[dict[str, Any]], short: int) -> list[dict[str, Any]]:
+    """The responses that this one is weighed against, with their figures; `in_step` of each says where it stands."""
+    return [
+        {
+            "in_step": one.row["in_step"],
+            "mine": one.row["in_step"] == row["in_step"],
+            "heading": one.heading,
+            "response": said(str(one.row.get("response") or ""), short),
+            "figures": one.figures,
+        }
+        for one in method.beside(row, group)
+    ]
 
 
 def told(name: str, one: Quantity, values: list[Any], of_passes: bool = False) -> dict[str, Any]:
@@ -84,14 +93,3 @@ def alternatives(row: dict[str, Any], at: int) -> dict[str, Any]:
         if all(one["id"] != ids for one in found[name]):
             found[name].append({"token": said(str(row["tokens"][at]), 100), "id": ids, "p": float(np.exp(row[own][at]))})
     return found
-
-
-def note(row: dict[str, Any], rules: Rules | None, made: list[Any]) -> str:
-    """What this trace cannot say."""
-    if rules is None:
-        return "The loss of this stage is not written out; what its trace has is coloured."
-    if not row.get("ids"):
-        return "This trace was written by an earlier version: it has no passes and no alternatives."
-    if not made:
-        return "Nothing was learned from this response: it was left out of the update, or the step had none."
-    return ""

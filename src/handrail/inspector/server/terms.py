@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
+from handrail.inspector.server.lines import Row
 
 FLOOR = 1e-8  # what whitening adds to the variance
-WRITTEN = ("ppo", "reinforce")  # stages whose loss is known here
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Rules:
     critic_warmup: int
 
     @classmethod
-    def of(cls, stage: str, config: dict[str, Any]) -> "Rules | None":
-        """From a frozen config; None for a stage whose loss is not written out."""
-        if stage not in WRITTEN:
-            return None
+    def of(cls, stage: str, config: dict[str, Any]) -> "Rules":
+        """From a frozen config."""
         objective, kl = config.get("objective") or {}, config.get("kl") or {}
         clip = float(objective.get("clip", 0.2))
         return cls(
@@ -81,13 +79,13 @@ class Pass:
     loss: np.ndarray
 
 
-def array(row: dict[str, Any], name: str) -> np.ndarray | None:
+def array(row: Row, name: str) -> np.ndarray | None:
     """A column of numbers a token; None where the trace has none."""
     found = row.get(name)
     return np.array([np.nan if x is None else x for x in found], dtype=np.float64) if isinstance(found, list) else None
 
 
-def passes(row: dict[str, Any], rules: Rules, step: int, penalty: float) -> list[Pass]:
+def passes(row: Row, rules: Rules, step: int, penalty: float) -> list[Pass]:
     """Each pass over a response, none where the trace does not have them."""
     advantage, old, logps = array(row, "advantage"), array(row, "logp_old"), row.get("pass_logp")
     if advantage is None or old is None or not logps:
@@ -103,7 +101,7 @@ def passes(row: dict[str, Any], rules: Rules, step: int, penalty: float) -> list
 
 
 def one_pass(
-    row: dict[str, Any],
+    row: Row,
     rules: Rules,
     step: int,
     penalty: float,
@@ -179,7 +177,7 @@ def value_term(rules: Rules, values: np.ndarray | None, old: np.ndarray | None, 
     return 0.5 * error
 
 
-def gains(row: dict[str, Any], rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
+def gains(row: Row, rules: Rules) -> tuple[np.ndarray, np.ndarray] | None:
     """delta_t and A_t of every token before whitening, by the recursion from the last token back; None where the trace lacks something."""
     rewards, values = rescaled(row, rules), array(row, "value")
     after = (finite(row.get("value_after")), finite(row.get("advantage_after")))
@@ -192,7 +190,7 @@ def gains(row: dict[str, Any], rules: Rules) -> tuple[np.ndarray, np.ndarray] | 
     return delta, advantage
 
 
-def rescaled(row: dict[str, Any], rules: Rules) -> np.ndarray | None:
+def rescaled(row: Row, rules: Rules) -> np.ndarray | None:
     """The rewards that the advantage is made from."""
     rewards = array(row, "reward")
     if rewards is None or not rules.rescaled:

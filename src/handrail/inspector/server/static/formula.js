@@ -3,7 +3,7 @@
 import { h } from "/shared/dom.js";
 
 const PIECES = /([_^])\{([^}]*)\}|([_^])(−?[\p{L}\p{N}])|(\\?\p{L}[\p{L}\u0302]*)|([^_^\p{L}]+|.)/gu;
-const UPRIGHT = new Set(["log", "exp", "min", "max", "clip", "KL", "old", "ref", "near", "within", "reward", "token"]);
+const UPRIGHT = new Set(["log", "exp", "min", "max", "clip", "KL", "old", "ref", "near", "within", "reward", "token", "mean"]);
 
 export function formula(text) {
   const made = h("span", { class: "formula" });

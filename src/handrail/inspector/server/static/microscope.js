@@ -30,6 +30,7 @@ async function load() {
   chips();
   steppers();
   tokens();
+  beside();
   figures();
   find("#prompt .text").replaceChildren(...said(found.prompt));
   find("#note").hidden = !found.note;
@@ -50,7 +51,7 @@ function places() {
 }
 
 function scores() {
-  const names = { score: "reward", gold: "gold", kl_sum: "KL", weight: "weight" };
+  const names = { score: "reward", score_relaxed: "relaxed reward", gold: "gold", implicit_reward: "implicit reward", kl_sum: "KL", weight: "weight" };
   return Object.entries(found.scores).filter(([name]) => name in names).map(([name, value]) => h("span", { class: "small" }, h("span", { class: "soft" }, `${names[name]} `), h("b", {}, number(value)))).concat(found.ended === false ? [h("span", { class: "badge" }, "cut")] : []);
 }
 
@@ -74,6 +75,7 @@ function chips() {
     radio.checked = one === quantity;
     return h("label", { class: "choice", title: one.said }, radio, h("span", {}, one.label));
   });
+  find("#quantities").hidden = !boxes.length;
   find("#quantities").replaceChildren(find("#quantities legend"), h("div", { class: "choices" }, boxes));
 }
 
@@ -90,7 +92,7 @@ function steppers() {
   if (!several) return;
   const one = found.passes[now.pass];
   const button = (text, label, to) => h("button", { type: "button", class: "chip", "aria-label": label, disabled: to < 0 || to >= several, onclick: () => step(to) }, text);
-  place.replaceChildren(h("span", {}, "Pass"), button("‹", "The pass before", now.pass - 1), h("b", { class: "placed" }, `${now.pass + 1} of ${several}`), button("›", "The next pass", now.pass + 1), h("span", { class: "soft small" }, `update ${one.update + 1} of the step, ${number(one.count)} tokens in its minibatch, ${one.clipped} of this response's ${found.tokens.length} clipped`));
+  place.replaceChildren(h("span", {}, one.named ?? "Pass"), button("‹", "The pass before", now.pass - 1), h("b", { class: "placed" }, `${now.pass + 1} of ${several}`), button("›", "The next pass", now.pass + 1), h("span", { class: "soft small" }, one.said));
 }
 
 async function step(to) {
@@ -119,16 +121,26 @@ function cell(token, at, value, low, high, most) {
   const way = quantity?.name === "clipped" ? "down" : quantity?.signed ? (value < 0 ? "down" : "up") : "flat";
   const share = value === null || value === undefined ? 0 : quantity.name === "clipped" ? value : quantity.signed ? Math.abs(value) / most : high > low ? (value - low) / (high - low) : 0;
   const made = h(
-    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), title: `${quantity?.label ?? ""} ${number(value)}`, onclick: () => choose(at) },
+    "span", { class: `tok ${way}`, role: "option", id: `token-${at}`, "aria-selected": String(at === now.token), title: quantity ? `${quantity.label} ${number(value)}` : null, onclick: () => choose(at) },
     text === "" ? h("span", { class: "soft" }, "·") : text.trim() === "" ? text.replaceAll("\n", "↵").replaceAll(" ", "␣").replaceAll("\t", "→") : said(token),
   );
   made.style.setProperty("--share", `${Math.round(3 + 47 * share)}%`);
   return [made, ...Array.from({ length: Math.min(breaks, 2) }, () => h("br"))];
 }
 
+/** The responses that this one is weighed against, side by side, the best first. */
+function beside() {
+  const place = find("#beside");
+  place.hidden = !found.beside.length;
+  const card = (one) =>
+    h("article", { class: one.mine ? "card mine" : "card", "aria-current": one.mine ? "true" : null }, h("header", {}, h("b", {}, one.heading || "\u00a0"), one.mine ? h("span", { class: "soft small" }, "this one") : h("button", { type: "button", class: "chip", "aria-label": `Look at response ${one.in_step + 1}`, onclick: () => go(one.row) }, "look")), h("p", { class: "text" }, said(one.response)), h("dl", {}, one.figures.map(([name, value]) => h("div", {}, h("dt", {}, name.includes("π") ? formula(name) : name), h("dd", {}, value)))));
+  find(".cards", place).replaceChildren(...found.beside.map(card));
+}
+
 /** The numbers of every token as a table: for whoever cannot see colours, or wants to copy them. */
 function figures() {
   const shown = found.quantities.filter((one) => !one.passes);
+  if (!shown.length) return find("#numbers").replaceChildren();
   const table = () =>
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All numbers" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { class: "number" }, "t"), h("th", {}, "token"), shown.map((one) => h("th", { class: "number", title: one.said }, one.label)))), h("tbody", {}, found.tokens.map((token, at) => h("tr", {}, h("td", { class: "number" }, at + 1), h("td", {}, h("code", {}, said(token))), shown.map((one) => h("td", { class: "number" }, number(one.values[at]))))))));
   const made = h("details", {}, h("summary", {}, "All numbers as a table"));
@@ -148,7 +160,7 @@ async function choose(at) {
   if (document.activeElement === cells) chosen.scrollIntoView({ block: "nearest" });
   const text = plain(found.tokens[at]);
   find("#token").replaceChildren(h("span", { class: "soft" }, `Token ${at + 1} of ${found.tokens.length} `), h("code", {}, text.trim() === "" ? JSON.stringify(text) : said(found.tokens[at])), found.ids.length ? h("span", { class: "soft small" }, ` id ${found.ids[at]}`) : "");
-  announce(`Token ${at + 1}: ${text}, ${quantity?.label} ${number(values()[at])}`);
+  announce(`Token ${at + 1}: ${text}${quantity ? `, ${quantity.label} ${number(values()[at])}` : ""}`);
   others(at);
   remember();
   const mine = ++written;
@@ -189,14 +201,14 @@ function write(blocks) {
 async function check() {
   const place = find("#check");
   place.hidden = true;
-  if (!found.passes.length) return;
+  if (!found.known) return;
   const step = found.step, sums = await ask(`sums/${encoded(run)}`, { step });
   if (found.step !== step || !sums.updates) return;
   place.hidden = false;
-  const pairs = ["policy_loss", "value_loss"].filter((name) => sums[name] !== null && sums.logged?.[name] !== null);
+  const pairs = Object.keys(sums.logged).filter((name) => sums[name] !== null && sums.logged[name] !== null);
   const agree = pairs.every((name) => Math.abs(sums[name] - sums.logged[name]) <= 1e-4 * Math.max(1, Math.abs(sums.logged[name])));
-  if (!sums.whole) place.textContent = `Not all tokens of step ${step} are in its trace, so that its loss cannot be added up from them: run.trace_rows says how many responses are kept.`;
-  else place.replaceChildren(`${agree ? "✓ Added up over all tokens and updates of the step" : "✗ Added up"}: `, pairs.map((name) => `${name.replace("_", " ")} ${number(sums[name], 6)}, logged ${number(sums.logged[name], 6)}`).join("; "), ".");
+  if (!sums.whole) place.textContent = `Not all responses of step ${step} are in its trace, so that its loss cannot be added up from them: run.trace_rows says how many are kept.`;
+  else place.replaceChildren(`${agree ? "✓ Added up over the whole step" : "✗ Added up"}: `, pairs.map((name) => `${name.replaceAll("_", " ")} ${number(sums[name], 6)}, logged ${number(sums.logged[name], 6)}`).join("; "), ".");
   place.className = `small note ${sums.whole ? (agree ? "good" : "bad") : ""}`;
 }
 
