@@ -6,11 +6,11 @@ import math
 import pytest
 from fastapi.testclient import TestClient
 
+from handrail.inspector.arithmetic import sums
 from handrail.inspector.rewarded import pairs, read_verdicts
 from handrail.inspector.server.app import create_app
-from handrail.inspector.server.arithmetic import sums
 from handrail.inspector.server.rows import name_of
-from handrail.inspector.server.terms import Rules
+from handrail.inspector.terms import Rules
 from handrail.recipes import ppo, reinforce
 from inspector_world import numbers
 from recipe_runs import World, make_world, metrics

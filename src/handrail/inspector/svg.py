@@ -4,7 +4,7 @@ Points are raw data; nothing is smoothed.  All text passes through `tag`, which 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -20,6 +20,16 @@ class Series:
     label: str
     colour: str
     points: list[Point]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something at a step of a run: what stands there, what the pointer is told, and its class of colour."""
+
+    step: float
+    name: str
+    said: str
+    colour: str
 
 
 def tag(name: str, attributes: Mapping[str, object], *children: str) -> Markup:
@@ -85,7 +95,9 @@ class Frame:
         return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
 
 
-def line_chart(series: list[Series], unit: str, across: str, title: str, width: float = 340, height: float = 190) -> Markup:
+def line_chart(
+    series: list[Series], unit: str, across: str, title: str, width: float = 340, height: float = 190, marks: Sequence[Mark] = ()
+) -> Markup:
     """Lines over steps with both axes named: `unit` above the vertical one, `across` below the horizontal one."""
     real = [p for s in series for p in s.points if math.isfinite(p[1])]
     if not real:
@@ -112,6 +124,7 @@ def line_chart(series: list[Series], unit: str, across: str, title: str, width: 
         parts += _curve(one, frame)
     if len(series) > 1:
         parts += _legend(series, frame)
+    parts += _marks([mark for mark in marks if low <= mark.step <= high], frame)
     return drawing(width, height, _said(title, series, unit), *parts, data=_data(series, frame))
 
 
@@ -145,6 +158,18 @@ def _curve(one: Series, frame: Frame) -> list[Markup]:
     last = [p for p in one.points if math.isfinite(p[1])][-1:]
     ends = [dot(*frame.at(*p), 2.6, f"fill {one.colour}") for p in last]
     return [tag("path", {"d": "".join(pieces), "class": f"curve {one.colour}"}), *ends]
+
+
+def _marks(marks: list[Mark], frame: Frame) -> list[Markup]:
+    """An upright line each; the names of those at one place side by side above it."""
+    parts, places = [], dict[float, list[Mark]]()
+    for mark in marks:
+        places.setdefault(round(frame.at(mark.step, frame.y[0])[0] / 6) * 6, []).append(mark)
+    for x, here in sorted(places.items()):
+        said = tag("title", {}, "; ".join(mark.said for mark in here))
+        name = text(x, frame.top - 1, ",".join(mark.name for mark in here), "tick", "middle")
+        parts.append(tag("g", {"class": f"finding {here[0].colour}"}, said, line(x, frame.top + 2, x, frame.bottom, ""), name))
+    return parts
 
 
 def _thinned(points: list[Point]) -> list[Point]:

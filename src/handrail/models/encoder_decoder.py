@@ -34,8 +34,8 @@ class EncoderDecoderForward(Forward):
     def __init__(self, module: nn.Module, config: Any, autocast: bool = False, compiled: bool = False, adapter: str = ""):
         super().__init__(module, config, autocast, False, adapter)
         self.start = decoder_start(config, module)
-        encoder, decoder = module.get_encoder(), module.get_decoder()  # type: ignore[operator]
-        self.encode, self.decode = (compile_for_all_shapes(part, self.device) if compiled else part for part in (encoder, decoder))
+        encoder, self.decoder = module.get_encoder(), module.get_decoder()  # type: ignore[operator]
+        self.encode, self.decode = (compile_for_all_shapes(part, self.device) if compiled else part for part in (encoder, self.decoder))
 
     @property
     def shares(self) -> bool:
@@ -57,6 +57,35 @@ class EncoderDecoderForward(Forward):
         reader, columns = ranges(first[members], stop[members])
         at = reader * fed.shape[1] + columns - (sequences.prompt_lengths[members][reader] - 1)
         return Read(hidden.flatten(0, 1).index_select(0, at), members[reader], columns)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[..., D] what the decoder's layers are given for tokens of a response."""
+        found: Tensor = self.decoder.get_input_embeddings()(ids)  # type: ignore[operator]
+        return found
+
+    def embedded(self, sequences: Sequences) -> Tensor:
+        """[B, L, D] the same for sequences: at its response the decoder's tokens, before them its start token."""
+        rows = torch.arange(len(sequences), device=self.device)
+        return self.embed(sequences.ids.index_put((rows, sequences.prompt_lengths - 1), torch.tensor(self.start, device=self.device)))
+
+    def last(self, inputs: Tensor, sequences: Sequences) -> Read:
+        """The decoder's state at the last token of each sequence, computed from `inputs` in place of what `embedded` gives, [B, L, D]."""
+        rows = torch.arange(len(sequences), device=self.device)
+        given, seen, prompt_of = self._prompts(sequences, rows)
+        before = sequences.prompt_lengths - 1
+        width = int((sequences.lengths - before).max())
+        place = (before[:, None] + torch.arange(width, device=self.device)).clamp(max=inputs.shape[1] - 1)
+        with self.precision(), self.activated(), self.checkpointed():
+            with torch.no_grad():
+                states = self.encode(input_ids=given, attention_mask=seen).last_hidden_state
+            hidden = self.decode(
+                inputs_embeds=inputs[rows[:, None], place],
+                encoder_hidden_states=states.index_select(0, prompt_of),
+                encoder_attention_mask=seen[prompt_of],
+                use_cache=False,
+            ).last_hidden_state
+        columns = sequences.lengths - 1
+        return Read(hidden[rows, columns - before], rows, columns)
 
     def _prompts(self, sequences: Sequences, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[P, S] prompts, different ones where they are shared; [P, S] 1 where a token stands; [R] which is each member's."""

@@ -7,15 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 
+from handrail.inspector import arithmetic
 from handrail.inspector.curves import MAIN, SIDE
 from handrail.inspector.folders import finite
-from handrail.inspector.server import arithmetic, near, traces
+from handrail.inspector.seconds import REST, rest
+from handrail.inspector.server import near, traces
 from handrail.inspector.server.microscope import response
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.rows import Rows, name_of
 from handrail.inspector.server.runs import Entry, Runs, state
 from handrail.inspector.server.said import said, sendable
-from handrail.inspector.server.terms import Rules
+from handrail.inspector.terms import Rules
 
 router = APIRouter(prefix="/api", include_in_schema=False)
 Number = Annotated[int, Query(ge=0, le=2**53)]
@@ -51,7 +53,7 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
             "state": state(entry.folder),
             "planned": entry.planned,
             "columns": columns(lines[start:]),
-            "timing": {"since": start, "columns": columns(timing[start:])},
+            "timing": {"since": start, "columns": columns(timing[start:]) | {REST: rest(timing)[start:]}},
             "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in findings],
         }
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from handrail.inspector.folders import finite
 from handrail.inspector.server.said import said
-from handrail.inspector.server.terms import Rules, passes
+from handrail.inspector.terms import Rules, passes
 
 
 @dataclass(frozen=True)
