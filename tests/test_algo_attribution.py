@@ -28,10 +28,9 @@ def test_the_quadrature_is_exact_for_polynomials(steps):
         at, weights = path_nodes(steps)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert (at.diff() > 0).all() and 0 < at[0] and at[-1] < 1 and (weights > 0).all()
+    assert (at.diff() > 0).all() and at[0] > 0 and at[-1] < 1 and (weights > 0).all()
     for power in range(2 * steps):
         assert float((weights * at**power).sum()) == pytest.approx(1 / (power + 1), abs=1e-13)
-    assert abs(float((weights * at ** (2 * steps)).sum()) - 1 / (2 * steps + 1)) > 0 if steps < 5 else True
 
 
 def test_of_a_linear_score_each_token_has_what_it_adds():

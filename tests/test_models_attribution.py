@@ -84,9 +84,9 @@ def planted() -> ScalarModel:
     """A reward model that pays 1 for each place with one word, and nothing else."""
     torch.manual_seed(0)
     model = ScalarModel.from_causal(AutoModelForCausalLM.from_config(TINY), "normal")
-    optimizer = torch.optim.Adam(model.parameters().values(), lr=5e-3)
-    for step in range(200):
-        sequences = with_the_word(32, step)
+    optimizer = torch.optim.Adam(model.parameters().values(), lr=1e-2)
+    for step in range(120):
+        sequences = with_the_word(24, step)
         loss = (model.score(sequences) - pay(sequences)).square().mean()
         optimizer.zero_grad()
         loss.backward()

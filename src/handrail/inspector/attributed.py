@@ -19,7 +19,7 @@ from handrail.inspector.words import decimal
 FILE = "attributions.jsonl"
 WHY = {"mistake": "Surest, and people say the opposite", "right": "Surest, and people agree", "drawn": "Drawn by chance"}
 LEVELS = 10  # of a colour
-MOST = 400  # tokens of a response that are shown
+MOST = 250  # tokens of a response that are shown
 WORDS = 10  # that gained most, and that lost most
 WORD = re.compile(r"\w+|[^\w\s]", re.UNICODE)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 Point = tuple[float, float]
-POINTS = 600  # a line of more points keeps the least and greatest of each bucket
+POINTS = 400  # a line of more points keeps the least and greatest of each bucket
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,15 @@ def _curve(one: Series, frame: Frame) -> list[Markup]:
 
 
 def _marks(marks: list[Mark], frame: Frame) -> list[Markup]:
-    """An upright line each; the names of those at one place side by side above it."""
+    """An upright line each; the names of those at one place side by side at its upper end."""
     parts, places = [], dict[float, list[Mark]]()
     for mark in marks:
         places.setdefault(round(frame.at(mark.step, frame.y[0])[0] / 6) * 6, []).append(mark)
     for x, here in sorted(places.items()):
         said = tag("title", {}, "; ".join(mark.said for mark in here))
-        name = text(x, frame.top - 1, ",".join(mark.name for mark in here), "tick", "middle")
-        parts.append(tag("g", {"class": f"finding {here[0].colour}"}, said, line(x, frame.top + 2, x, frame.bottom, ""), name))
+        side, anchor = (-3, "end") if x > frame.right - 24 else (3, "start")
+        name = text(x + side, frame.top + 8, ",".join(mark.name for mark in here), "tick halo", anchor)
+        parts.append(tag("g", {"class": f"finding {here[0].colour}"}, said, line(x, frame.top, x, frame.bottom, ""), name))
     return parts
 
 
