@@ -1,5 +1,6 @@
 """Which tokens the scores of held-out pairs come from: of some that a reward model orders wrongly, some rightly, some by chance."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,24 +88,24 @@ def attributions(model: "ScalarModel", codec: Codec, rankings: Sequence[Ranking]
     varied = (place >= opening) & (place < sequences.response_lengths[:, None] - 1)
     criterion = torch.tensor([model.heads.criteria.index(rankings[row].criterion) for row, _ in rows])
     found = ask(sequences, varied, neutral(model, codec, rankings).expand(len(rows), -1), criterion)
-    tokens, scores, baselines = (x.cpu() for x in found)
-    told = {}
-    for n, (row, one) in enumerate(zip(rows, ids, strict=True)):
-        values = [round(x, 6) if varies else None for x, varies in zip(tokens[n].tolist(), varied[n].tolist(), strict=True)]
-        told[row] = {
-            "tokens": codec.pieces(one),
-            "attributions": values[: len(one)],
-            "score": float(scores[n]),
-            "baseline": float(baselines[n]),
-        }
+    tokens, scores, baselines = (x.tolist() for x in found)
+    told: dict[tuple[int, int], dict[str, Any]] = {}
+    for row, one, added, varies, score, baseline in zip(rows, ids, tokens, varied.tolist(), scores, baselines, strict=True):
+        values = [round(x, 6) if free else None for x, free in zip(added, varies, strict=True)]
+        told[row] = {"tokens": codec.pieces(one), "attributions": values[: len(one)], "score": score, "baseline": baseline}
     for pair in asked:
         for which, score in zip((pair.better, pair.worse), pair.scores, strict=True):
-            if not abs((again := told[pair.ranking, which]["score"]) - score) <= NEAR or not bool(tokens.isfinite().all()):
-                raise ModelError(
-                    f"{type(model.hf).__name__}: a score of {score:.3g} that embeddings make {again:.3g}, or a gradient that is no number",
-                    "a model that reads no more of a token than its embedding",
-                )
+            check(model, told[pair.ranking, which], score)
     return [line(rankings[pair.ranking], pair, told) for pair in asked]
+
+
+def check(model: "ScalarModel", told: dict[str, Any], score: float) -> None:
+    """Raises ModelError where a response's score is not what embeddings make it, or a gradient was no number."""
+    if not abs(told["score"] - score) <= NEAR or not all(math.isfinite(x) for x in told["attributions"] if x is not None):
+        raise ModelError(
+            f"{type(model.hf).__name__}: a score of {score:.3g} that embeddings make {told['score']:.3g}, or a gradient that is no number",
+            "a model that reads no more of a token than its embedding",
+        )
 
 
 def line(ranking: Ranking, pair: Asked, told: dict[tuple[int, int], dict[str, Any]]) -> dict[str, Any]:

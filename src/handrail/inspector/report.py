@@ -189,7 +189,7 @@ def rewarded(found: Round) -> dict[str, Any]:
     """What is shown of the last round's reward model: of mistakes and attributions a few."""
     run = found.last.run("reward")
     told = reward_model.told(run.folder if run else None, run.summary if run else {}, found.summary)
-    return {"reward": told, "pairs": attributed.few(told.attributed, ATTRIBUTED), "mistakes": told.mistakes[:MISTAKES]}
+    return {"reward": told, "pairs": attributed.few(told.looked_into, ATTRIBUTED), "mistakes": told.mistakes[:MISTAKES]}
 
 
 def gains(summary: dict[str, Any]) -> dict[str, Any] | None:

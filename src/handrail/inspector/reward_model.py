@@ -26,14 +26,14 @@ class Told:
     correlations: list[tuple[str, float, float]]
     words: list[tuple[str, int, float, float]]
     mistakes: list[rewarded.Pair]
-    attributed: list[attributed.Pair]
+    looked_into: list[attributed.Pair]  # token by token
     gained: list[attributed.Word]
     lost: list[attributed.Word]
 
     @property
     def error(self) -> float:
         """By how much the attributions miss a score, in the mean over the responses."""
-        every = [abs(one.error) for pair in self.attributed for one in (pair.better, pair.worse)]
+        every = [abs(one.error) for pair in self.looked_into for one in (pair.better, pair.worse)]
         return sum(every) / len(every) if every else 0.0
 
 
@@ -51,7 +51,7 @@ def told(folder: Path | None, own: dict[str, Any], given: dict[str, Any]) -> Tol
         correlations=rewarded.correlations(verdicts),
         words=rewarded.words(verdicts),
         mistakes=rewarded.mistakes(found),
-        attributed=looked_into,
+        looked_into=looked_into,
         gained=gained,
         lost=lost,
     )
