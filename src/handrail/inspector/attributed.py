@@ -20,6 +20,7 @@ FILE = "attributions.jsonl"
 WHY = {"mistake": "Surest, and people say the opposite", "right": "Surest, and people agree", "drawn": "Drawn by chance"}
 LEVELS = 10  # of a colour
 MOST = 250  # tokens of a response that are shown
+PROMPT = 1200  # characters of a prompt
 WORDS = 10  # that gained most, and that lost most
 WORD = re.compile(r"\w+|[^\w\s]", re.UNICODE)
 
@@ -142,7 +143,7 @@ def drawn(pair: Pair) -> Markup:
         "article",
         {"class": "attributed"},
         tag("p", {"class": "small soft"}, f"{said}. Margin {signed(pair.better.score - pair.worse.score)}."),
-        tag("div", {"class": "text small soft", "dir": "auto"}, shortened(pair.prompt)),
+        tag("div", {"class": "text small soft", "dir": "auto"}, shortened(pair.prompt, PROMPT)),
         tag("div", {"class": "pair"}, _column("People preferred", pair.better, most), _column("Over", pair.worse, most)),
         tag("p", {"class": "scale small soft"}, tag("span", {"class": "ramp signed"}), scale),
     )

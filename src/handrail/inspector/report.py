@@ -179,9 +179,7 @@ def frontiers(found: Round) -> list[dict[str, Any]]:
             read = frontier.read_frontier(place, place.parents[min(3, len(place.parents) - 1)], run.metrics)
             if picture := frontier.picture(read, 640, 360):
                 title = f"Round {part.number}" if len(found.parts) > 1 else ""
-                seen.append(
-                    {"title": title, "told": frontier.told(read), "picture": picture, "fits": read.fits, "yardstick": read.yardstick}
-                )
+                seen.append({"title": title, "told": frontier.told(read), "picture": picture, "found": read})
     return seen
 
 

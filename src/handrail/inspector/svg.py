@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 Point = tuple[float, float]
+NEIGHBOURS = 26  # marks that are nearer to each other than the width of their names
 POINTS = 400  # a line of more points keeps the least and greatest of each bucket
 
 
@@ -161,15 +162,21 @@ def _curve(one: Series, frame: Frame) -> list[Markup]:
 
 
 def _marks(marks: list[Mark], frame: Frame) -> list[Markup]:
-    """An upright line each; the names of those at one place side by side at its upper end."""
-    parts, places = [], dict[float, list[Mark]]()
-    for mark in marks:
-        places.setdefault(round(frame.at(mark.step, frame.y[0])[0] / 6) * 6, []).append(mark)
-    for x, here in sorted(places.items()):
-        said = tag("title", {}, "; ".join(mark.said for mark in here))
-        side, anchor = (-3, "end") if x > frame.right - 24 else (3, "start")
-        name = text(x + side, frame.top + 8, ",".join(mark.name for mark in here), "tick halo", anchor)
-        parts.append(tag("g", {"class": f"finding {here[0].colour}"}, said, line(x, frame.top, x, frame.bottom, ""), name))
+    """An upright line each; at its upper end the names, those of neighbours together."""
+    together: list[list[tuple[float, Mark]]] = []
+    for x, mark in sorted(((frame.at(mark.step, frame.y[0])[0], mark) for mark in marks), key=lambda one: one[0]):
+        if together and x - together[-1][0][0] < NEIGHBOURS:
+            together[-1].append((x, mark))
+        else:
+            together.append([(x, mark)])
+    parts = []
+    for here in together:
+        x, first = here[0]
+        side, anchor = (-3, "end") if x > frame.right - NEIGHBOURS else (3, "start")
+        name = text(x + side, frame.top + 8, ",".join(mark.name for _, mark in here), "tick halo", anchor)
+        lines = [line(at, frame.top, at, frame.bottom, "") for at in dict.fromkeys(at for at, _ in here)]
+        said = tag("title", {}, "; ".join(mark.said for _, mark in here))
+        parts.append(tag("g", {"class": f"finding {first.colour}"}, said, *lines, name))
     return parts
 
 

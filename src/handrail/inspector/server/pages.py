@@ -76,8 +76,7 @@ def of_frontier(entry: Entry, runs: Runs) -> dict[str, object]:
     """What the page of the frontier is filled with."""
     found = frontier.read_frontier(entry.folder, runs.root, runs.metrics(entry))
     checkpoints = sorted(int(name[1]) for path in (entry.folder / "checkpoints").glob("step-*") if (name := STEP.match(path.name)))
-    about = {"fits": found.fits, "yardstick": found.yardstick, "checkpoints": checkpoints}
-    return about | {"told": frontier.told(found), "picture": frontier.picture(found)}
+    return {"found": found, "checkpoints": checkpoints, "told": frontier.told(found), "picture": frontier.picture(found)}
 
 
 def of_reward(entry: Entry, runs: Runs) -> dict[str, object]:
