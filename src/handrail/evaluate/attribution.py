@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # importing a model costs seconds that a judge by function ne
     from handrail.models import ScalarModel
 
 OF_EACH_KIND = 8  # pairs: the surest mistakes, the surest that are right, others
+LARGEST = 6 * OF_EACH_KIND  # responses, at most
 NEAR = 0.1  # standard deviations of the score, by which what embeddings give may differ from it
 
 Found = tuple[Tensor, Tensor, Tensor]  # what `token_attributions` gives

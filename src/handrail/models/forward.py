@@ -93,9 +93,9 @@ class Forward:
         where = (sequences, members, first, stop)
         return joined(*where, share=self.shares) if self.joins else padded(*where)
 
-    def through(self, together: Any) -> Read:
-        """One forward over what `place` returned."""
-        flat = self.run(self.call, together).flatten(0, 1)
+    def through(self, together: Any, inputs: Tensor | None = None) -> Read:
+        """One forward over what `place` returned, or over embeddings in place of its tokens, [R, L, D] of the sequences that it places."""
+        flat = self.run(self.call if inputs is None else self.module, together, inputs).flatten(0, 1)
         # A prompt's last token is read once for each response; unlike [at], this sums their gradients in a fixed order.
         return Read(flat.index_select(0, together.at), together.rows, together.columns)
 
@@ -110,10 +110,8 @@ class Forward:
 
     def last(self, inputs: Tensor, sequences: Sequences) -> Read:
         """The output at the last token of each sequence, computed from `inputs` in place of what `embedded` gives, [B, L, D]."""
-        where = (sequences, torch.arange(len(sequences), device=self.device), sequences.lengths - 1, sequences.lengths)
-        together = joined(*where, share=self.shares) if self.joins else padded(*where)
-        flat = self.run(self.module, together, inputs).flatten(0, 1)
-        return Read(flat.index_select(0, together.at), together.rows, together.columns)
+        members = torch.arange(len(sequences), device=self.device)
+        return self.through(self.place(sequences, members, sequences.lengths - 1, sequences.lengths), inputs)
 
     def precision(self) -> AbstractContextManager:
         """Products in bfloat16, where that was asked for."""
