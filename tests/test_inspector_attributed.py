@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from handrail.errors import DataError
-from handrail.inspector import attributed, frontier, write_report
+from handrail.inspector import attributed, frontier, rewarded, write_report
 from handrail.inspector.attributed import Pair, Response, by_word, drawn, few, read_attributions, words
 from handrail.inspector.folders import read_round
 from handrail.inspector.formula import formula
@@ -76,6 +76,16 @@ def test_attributions_that_are_damaged_are_told(tmp_path, line):
     (tmp_path / "attributions.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match=r"attributions\.jsonl"):
         read_attributions(tmp_path)
+
+
+def test_a_text_may_hold_whatever_other_systems_end_lines_with(tmp_path):
+    one = {"tokens": ["a\u2028b", "\x85"], "attributions": [0.1, None], "score": 0.5, "baseline": 0.4}
+    line = {"why": "drawn", "prompt": "p\u2029q", "better": one, "worse": one}
+    (tmp_path / "attributions.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_attributions(tmp_path)[0].better.tokens == one["tokens"]
+    verdict = {"prompt": "p\u2029q", "responses": ["a\u2028b", "c"], "places": [1, 2], "scores": [1.0, 0.0]}
+    (tmp_path / "verdicts.jsonl").write_text(json.dumps(verdict, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert rewarded.read_verdicts(tmp_path) == [verdict]
 
 
 # --- where the seconds went ---

@@ -81,7 +81,7 @@ def read_attributions(folder: Path) -> list[Pair]:
     if not path.is_file():
         return []
     try:
-        return [_pair(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [_pair(json.loads(line)) for line in path.read_bytes().split(b"\n") if line.strip()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: lines that are no attributions: {error}", "what the reward stage writes") from error
 

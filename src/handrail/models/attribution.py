@@ -36,6 +36,7 @@ def token_attributions(
     Whatever makes the score, be it one head, a criterion's or the harshest of several, is differentiated as it is.
 
     Args:
+        model: with dropout off.
         varied: [B, T] bool, which tokens of the responses vary; the others stay, and get 0.
         neutral: [B, D] an embedding for each, such as `mean_embedding`.
         criterion: [B] int64, by which of the model's criteria each response is scored.
