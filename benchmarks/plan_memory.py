@@ -5,7 +5,8 @@
     python benchmarks/plan_memory.py --calibrate           # the others, from which the two constants of the CPU were set
 
 Each run is a process of its own with one thread, on models of random weights; its peak is the largest `memory_mib` in its
-timing.jsonl, its seconds are those of the timing times the share of its processor that it had.  What is foreseen comes from `handrail plan` in a process of its own, before the run.
+timing.jsonl, its seconds are those of the timing times the share of its processor that it had.  What is
+foreseen comes from `handrail plan` in a process of its own, before the run.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The shapes of everything in `handrail.algo`, named once: what goes in, and what must come out.
 
 B sequences, T response tokens, V tokens of the vocabulary, N rankings or pairs, K responses to one prompt,
-M heads of an ensemble.
+M heads of an ensemble, or places on a path; of embeddings V stands for their numbers.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from handrail.algo import (
     advantage,
+    attribution,
     baseline,
     control,
     direct,
@@ -54,6 +55,15 @@ CASES: dict[Callable, tuple[Callable[[], Any], tuple]] = {
     advantage.gae_over_turns: (
         lambda: advantage.gae_over_turns(tokens(), tokens(), MASK, 1.0, 0.95, torch.zeros(B), torch.tensor([2, -1, -1])),
         (TOKENS, TOKENS),
+    ),
+    attribution.path_nodes: (lambda: attribution.path_nodes(M), (Float[Tensor, f"{M}"], Float[Tensor, f"{M}"])),
+    attribution.straight_path: (
+        lambda: attribution.straight_path(torch.randn(T, V), torch.randn(T, V), torch.rand(M)),
+        (Float[Tensor, f"{M} {T} {V}"],),
+    ),
+    attribution.integrated_gradients: (
+        lambda: attribution.integrated_gradients(torch.randn(M, T, V), torch.rand(M), torch.randn(T, V), torch.randn(T, V)),
+        (Float[Tensor, f"{T}"],),
     ),
     control.adaptive_beta: (lambda: control.adaptive_beta(0.1, 5.0, 6.0, 1e4, 64), (float,)),
     control.ppo_penalty_beta: (lambda: control.ppo_penalty_beta(0.1, 0.02, 0.01), (float,)),

@@ -221,6 +221,21 @@ def until(page: Any, expression: str) -> None:
     raise AssertionError(f"never came true: {expression}")
 
 
+def test_what_a_token_adds_to_a_score_is_told_under_the_pointer_and_by_keys(seat):
+    page = seat.look("/reward/reward", "#attributed [role=listbox]")
+    cells, said = page.locator("#attributed .tokens").first, page.locator("#attributed .added").first
+    first, second = (cells.locator(".tok").nth(i) for i in (0, 1))
+    second.hover()
+    assert second.get_attribute("title") in said.inner_text()
+    cells.focus()
+    for key, cell in (("ArrowRight", first), ("ArrowRight", second), ("Home", first), ("End", cells.locator(".tok").last)):
+        page.keyboard.press(key)
+        assert cell.get_attribute("aria-selected") == "true" and cell.get_attribute("title") in said.inner_text()
+        assert cells.get_attribute("aria-activedescendant") == cell.get_attribute("id")
+    assert "frames the response" in said.inner_text(), "the end token stays as it is"
+    until(page, "document.querySelector('#said').textContent.includes('frames the response')")
+
+
 def test_the_table_scrolls_sorts_filters_and_leads_to_the_microscope(seat):
     page = seat.look("/responses/long", ".line .response:not(:empty)")
     assert page.locator(".line").count() < 60 and "3 000 responses" in page.inner_text("#count")

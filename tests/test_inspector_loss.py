@@ -10,15 +10,17 @@ import torch
 from fastapi.testclient import TestClient
 
 from handrail.data import ranking_batch
+from handrail.inspector import slide
+from handrail.inspector.arithmetic import sums
+from handrail.inspector.folders import read_round, read_trace
 from handrail.inspector.rewarded import pairs, read_verdicts
 from handrail.inspector.server.app import create_app
-from handrail.inspector.server.arithmetic import sums
 from handrail.inspector.server.methods import method
 from handrail.inspector.server.preference import Preference
 from handrail.inspector.server.ranking import Ranking
 from handrail.inspector.server.rows import name_of
-from handrail.inspector.server.terms import Rules
 from handrail.inspector.server.traces import groups
+from handrail.inspector.terms import Rules
 from handrail.recipes import best_of_n, ppo, reinforce, relaxed
 from handrail.recipes import dpo as dpo_recipe
 from handrail.recipes import reward as reward_recipe
@@ -424,6 +426,20 @@ def test_in_the_first_pass_of_a_step_the_policy_is_the_old_one(traced):
     for number, one in enumerate(found["passes"]):
         largest = max(abs(x) for x in ratios[number])
         assert largest < 1e-5 if one in first else largest > 1e-4
+
+
+def test_the_report_writes_out_what_the_microscope_does(traced):
+    (run,) = read_round(traced.app.state.runs.root / "ppo").last.runs
+    best = slide.traced(run)[0]
+    rows = read_trace(run.traces[-1])
+    place = max(range(len(rows)), key=lambda i: rows[i]["score"])
+    asked = {"row": name_of(best.step, place), "token": best.chosen, "pass": 99}
+    blocks = traced.get("/api/arithmetic/ppo", params=asked).json()["blocks"]
+    assert best.step == 1 and best.score == rows[place]["score"]
+    assert [(one.title, [value for *_, value in one.lines]) for one in best.derived] == [
+        (block["title"], [line["value"] for line in block["lines"]]) for block in blocks
+    ]
+    assert {"Divergence", "Advantage", "Clip", "Critic", "Loss"} <= {one.title for one in best.derived}
 
 
 def test_the_verdicts_that_a_reward_model_leaves_are_those_that_it_was_tested_by(world):

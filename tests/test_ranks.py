@@ -385,6 +385,13 @@ def same(a: Any, b: Any) -> bool:
     return a == (pytest.approx(b, abs=1e-3, rel=1e-3) if isinstance(b, float) else b)
 
 
+def attributions(folder: Path) -> list[list[float]]:
+    """What each token of each pair adds, where a run has left that."""
+    path = folder / "attributions.jsonl"
+    pairs = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [[x for x in pair[which]["attributions"] if x is not None] for pair in pairs for which in ("better", "worse")]
+
+
 @pytest.mark.slow
 def test_two_processes_do_every_recipe_as_one_does(records, tmp_path):
     alone, shared = ({n: records.work(n.split("-")[0], tmp_path / who / n, over) for n, over in stages(records).items()} for who in "ab")
@@ -404,6 +411,8 @@ def test_two_processes_do_every_recipe_as_one_does(records, tmp_path):
         assert first.keys() == gathered.keys(), name
         for column in first.keys() - {"policy_top", "policy_top_ids", "reference_top", "reference_top_ids"}:  # of equals either may lead
             assert same(first[column], gathered[column]), (name, column)
+        for line, other in zip(*(attributions(tmp_path / who / name) for who in "ab"), strict=True):
+            assert other == pytest.approx(line, abs=1e-4, rel=1e-3), name
     assert read_run(tmp_path / "b/ppo-talks").metrics[0]["turns"] > 1
     calls = (records.folder / "functions.calls").read_text().splitlines()
     assert calls == ["alone 8"] * 2 + ["0 8"] * 2, "a function of the user's is called in one process, with all responses"

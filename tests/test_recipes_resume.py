@@ -53,6 +53,15 @@ def test_the_seconds_of_every_step_are_kept_over_an_interruption(world, tmp_path
     assert [line["step"] for line in view.timing] == [line["step"] for line in view.metrics] == list(range(len(view.metrics)))
 
 
+@pytest.mark.parametrize("call", [0, 1])  # once the verdicts are written; once the attributions are
+def test_killed_at_its_end_a_reward_model_leaves_the_same_verdicts_and_attributions(world, whole, tmp_path, call):
+    killed_and_resumed(world, "reward", tmp_path / "reward", call, "keep_lines")
+    assert_same_run(tmp_path / "reward", whole["reward"])
+    for name in ("verdicts.jsonl", "attributions.jsonl"):
+        content = (tmp_path / "reward" / name).read_bytes()
+        assert content == (whole["reward"] / name).read_bytes() and content
+
+
 def test_beta_goes_on_where_it_was(world, whole, tmp_path):
     killed_and_resumed(world, "ppo", tmp_path / "ppo", 4)
     betas = [line["beta"] for line in metrics(tmp_path / "ppo")]

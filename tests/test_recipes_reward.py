@@ -14,6 +14,7 @@ from handrail.errors import ConfigError
 from handrail.evaluate import RewardModelJudge
 from handrail.inspector import write_report
 from handrail.models import ModelSettings, ScalarModel
+from handrail.models.forward import Forward, Read
 from handrail.recipes import ppo, reward
 from handrail.recipes.reward_parts import Reward, build, resampled, shares
 from handrail.records import Ranking, Rating, places_of
@@ -230,6 +231,41 @@ def test_the_held_out_rankings_are_read_once(world, tmp_path, monkeypatch):
     rankings = [json.loads(line) for line in (run.folder / "verdicts.jsonl").read_text().splitlines()]
     assert run.summary["test_rankings"] == len(rankings) > 1
     assert read == [8, sum(len(ranking["responses"]) for ranking in rankings)], "those that it is normalised on, then those"
+
+
+@pytest.mark.parametrize("name", ["ensemble", "criteria", "both"])
+def test_the_attributions_that_it_leaves_are_of_the_verdicts_and_add_up(models, name):
+    folder = Path(models[name])
+    verdicts, pairs = (
+        [json.loads(line) for line in (folder / f"{x}.jsonl").read_text().splitlines()] for x in ("verdicts", "attributions")
+    )
+    told = {
+        (v["prompt_id"], v["criterion"], text): score for v in verdicts for text, score in zip(v["responses"], v["scores"], strict=True)
+    }
+    assert 0 < len(pairs) <= 24
+    for pair in pairs:
+        for one in (pair["better"], pair["worse"]):
+            assert one["tokens"][-1] == "<|end|>" and one["attributions"][-1] is None and None not in one["attributions"][:-1]
+            text = "".join(one["tokens"][:-1])
+            assert told[pair["prompt_id"], pair["criterion"], text] == pytest.approx(one["score"], abs=1e-3)
+            gap = one["score"] - one["baseline"]
+            assert sum(one["attributions"][:-1]) == pytest.approx(gap, abs=0.02 + 0.05 * abs(gap))
+        gap = pair["better"]["score"] - pair["worse"]["score"]
+        assert {"mistake": gap < 0, "right": gap > 0, "drawn": True}[pair["why"]]
+    for why, sign in (("mistake", 1), ("right", -1)):
+        units = {v["criterion"]: v["unit"] for v in verdicts}
+        gaps = [sign * units[p["criterion"]] * (p["better"]["score"] - p["worse"]["score"]) for p in pairs if p["why"] == why]
+        assert gaps == pytest.approx(sorted(gaps), abs=1e-3), "the surest first"
+
+
+def test_a_model_that_reads_more_than_embeddings_leaves_none_and_says_so(world, tmp_path, monkeypatch):
+    last = Forward.last
+    monkeypatch.setattr(
+        Forward, "last", lambda self, inputs, rows: Read((read := last(self, inputs, rows)).output + 1, read.rows, read.columns)
+    )
+    run = reward.run(world.reward(tmp_path / "run", {"epochs": 1}))
+    assert run.finished and (run.folder / "attributions.jsonl").read_text() == ""
+    assert "no attributions: " in (run.folder / "log.txt").read_text()
 
 
 def test_the_summary_tells_of_every_head_and_every_criterion(models):

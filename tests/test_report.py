@@ -260,7 +260,7 @@ def test_sections_stand_in_order(page):
         "The reward model",
         "What was gained",
         "Replies before and after",
-        "One response, token by token",
+        "Responses, token by token",
         "How to have it again",
     ]
     at = [page.text.index(words) for words in order]

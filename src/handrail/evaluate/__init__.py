@@ -13,6 +13,7 @@ from handrail.evaluate.accuracy import (
     margins,
     pair_differences,
 )
+from handrail.evaluate.attribution import Asked, attributions, chosen_pairs, responses_of
 from handrail.evaluate.disagreement import Disagreement, disagreement
 from handrail.evaluate.endpoint import Endpoint, EndpointSettings
 from handrail.evaluate.function import RewardFunction, load_function, total
@@ -25,6 +26,7 @@ from handrail.evaluate.winrate import WinRate, bootstrap, judged_rate, win_rate
 
 __all__ = [
     "Accuracy",
+    "Asked",
     "Bin",
     "Count",
     "Disagreement",
@@ -42,9 +44,11 @@ __all__ = [
     "TokenFunction",
     "WinRate",
     "accuracy",
+    "attributions",
     "bleu",
     "bootstrap",
     "calibration",
+    "chosen_pairs",
     "disagreement",
     "distinct_n",
     "expected_calibration_error",
@@ -58,6 +62,7 @@ __all__ = [
     "people",
     "read_verdicts",
     "repetition",
+    "responses_of",
     "rouge_l",
     "rubric_of",
     "scores_of",

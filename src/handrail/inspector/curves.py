@@ -1,12 +1,14 @@
 """Which curves a run's metrics make, and how to read each."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup
 
 from handrail.inspector import words
 from handrail.inspector.folders import Part, Round, RunFolder, finite
-from handrail.inspector.svg import Series, line_chart
+from handrail.inspector.svg import Mark, Series, line_chart
 
 
 @dataclass(frozen=True)
@@ -133,28 +135,29 @@ COLOURS |= dict.fromkeys(("target_reward", "kl_bound", "target_length"), "gold")
 SIDE = ("step", "tokens", "pairs", "prompts")  # counters that no curve is needed of
 
 
-def curves(part: Part, rounds: int) -> list[tuple[str, list[Chart], list[Chart]]]:
-    """(title, charts, further charts) for each run of a round, the policy's first."""
+def curves(part: Part, rounds: int, marks: Mapping[Path, Sequence[Mark]]) -> list[tuple[str, list[Chart], list[Chart]]]:
+    """(title, charts, further charts) for each run of a round, the policy's first; `marks` by run folder stand at their steps."""
     found = []
     order = {"reward": 1, "sft": 2}
     for run in sorted(part.runs, key=lambda r: order.get(r.kind, 0 if r.kind else 3)):
-        charts = [chart for panel in MAIN.get(run.kind, []) if (chart := drawn(panel, run))]
+        at = marks.get(run.folder, ())
+        charts = [chart for panel in MAIN.get(run.kind, []) if (chart := drawn(panel, run, at))]
         used = {key for panel in MAIN.get(run.kind, []) for key in panel.keys} | set(SIDE)
         other = sorted((k for k in run.names() if k not in used), key=lambda k: not k.startswith("gold."))
-        more = [chart for key in other if (chart := drawn(Panel((key,), key, ""), run))]
+        more = [chart for key in other if (chart := drawn(Panel((key,), key, ""), run, at))]
         if charts or more:
             title = TITLES.get(run.kind, run.name) or run.name
             found.append((f"Round {part.number}: {title}" if rounds > 1 else title, charts, more))
     return found
 
 
-def drawn(panel: Panel, run: RunFolder) -> Chart | None:
+def drawn(panel: Panel, run: RunFolder, marks: Sequence[Mark]) -> Chart | None:
     """The panel's curve, or None where the run has none of its keys."""
     series = [Series(key.replace("_", " "), COLOURS.get(key, "plain"), run.series(key)) for key in panel.keys]
     series = [s for s in series if s.points]
     if not series:
         return None
-    return Chart(panel.caption, line_chart(series, panel.unit, "step", panel.caption), panel.note)
+    return Chart(panel.caption, line_chart(series, panel.unit, "step", panel.caption, marks=marks), panel.note)
 
 
 def alone(found: Round) -> str:

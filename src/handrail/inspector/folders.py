@@ -27,6 +27,7 @@ class RunFolder:
     config: str
     environment: dict[str, Any]
     traces: list[Path] = field(default_factory=list)
+    timing: list[dict[str, Any]] = field(default_factory=list)
 
     def series(self, key: str) -> list[tuple[float, float]]:
         """(step, value) for each step that has a number under `key`."""
@@ -171,6 +172,7 @@ def _run(folder: Path) -> RunFolder:
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
         environment=_mapping(folder / "environment.json"),
         traces=sorted((folder / "tokens").glob("step-*.parquet")),
+        timing=_lines(folder / "timing.jsonl"),
     )
 
 

@@ -20,6 +20,7 @@ from handrail.inspector.svg import Frame, Point, dot, drawing, label, line, tag,
 LEAST_KL = 0.02  # nats: nearer to the reference d tells nothing
 FEWEST = 6  # points that a curve is fitted to
 FURTHEST = 10.0  # of log d: 3e8 nats
+DOTS = 400  # of a score that are drawn; of a longer run every so many steps one
 COLOURS = {"reward": "c2", "gold": "c3"}
 
 
@@ -139,7 +140,8 @@ def picture(found: Frontier, width: float = 760, height: float = 380) -> Markup 
         parts.append(text(frame.at(x, 0)[0], frame.bottom + 16, label(x, xs[1] - xs[0]), "tick", "middle"))
     for name, points in found.points.items():
         parts += [
-            dot(*frame.at(d, y), 3, f"fill dim {COLOURS[name]}", f"step {step}: {name} {y:.3f} at √KL {d:.2f}") for step, d, y in points
+            dot(*frame.at(d, y), 3, f"fill dim {COLOURS[name]}", f"step {step}: {name} {y:.3f} at √KL {d:.2f}")
+            for step, d, y in points[:: math.ceil(len(points) / DOTS)]
         ]
         if curve := found.fits.get(name):
             drawn = [frame.at(d, min(ys[-1], max(ys[0], curve.at(d)))) for d in np.linspace(0, max(far), 80)]

@@ -1,16 +1,13 @@
-"""Which replies are shown, what differs between two of them, and one response token by token."""
+"""Which replies are shown, and what differs between two of them."""
 
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from markupsafe import Markup
 
-from handrail.inspector.folders import RunFolder, finite, read_trace
+from handrail.inspector.folders import finite
 from handrail.inspector.svg import tag
 
 PIECE = re.compile(r"\s+|\w+|[^\w\s]")
@@ -89,82 +86,4 @@ def chosen(samples: list[dict[str, Any]], count: int = 8) -> list[tuple[str, dic
         [("around the median", s) for s in typical]
         + [("largest gain", s) for s in reversed(order[-side:])]
         + [("largest loss" if (gain(s) or 0) < 0 else "least gain", s) for s in order[:side]]
-    )
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """One token of a traced response with its quantities, as numbers or None."""
-
-    text: str
-    quantities: list[float | None]
-    shade: float  # the advantage as a share of the largest in this response, -1 to 1
-
-
-@dataclass(frozen=True)
-class Traced:
-    """One response, token by token."""
-
-    step: int
-    prompt: str
-    score: float | None
-    gold: float | None
-    weight: float | None
-    ended: bool | None
-    columns: list[str]
-    tokens: list[TokenRow]
-
-
-COLUMNS = ("logp", "logp_old", "logp_ref", "kl", "reward", "value", "return", "advantage", "entropy")
-
-
-def traced(run: RunFolder) -> list[Traced]:
-    """A response of the last traced step, and one of the first, to the same prompt if it was traced there."""
-    if not run.traces:
-        return []
-    last = _middle(read_trace(run.traces[-1]))
-    if last is None:
-        return []
-    found = [_traced(last, run.traces[-1].stem)]
-    if len(run.traces) > 1:
-        rows = read_trace(run.traces[0])
-        same = [r for r in rows if r.get("prompt_id") is not None and r.get("prompt_id") == last.get("prompt_id")]
-        first = _middle(same) or _middle(rows)
-        if first is not None:
-            found.append(_traced(first, run.traces[0].stem))
-    return found
-
-
-def _middle(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The response whose length is nearest to the median."""
-    real = [r for r in rows if r.get("tokens")]
-    if not real:
-        return None
-    usual = median(len(r["tokens"]) for r in real)
-    return min(real, key=lambda r: abs(len(r["tokens"]) - usual))
-
-
-def _traced(row: dict[str, Any], stem: str) -> Traced:
-    columns = [c for c in COLUMNS if isinstance(row.get(c), list)]
-    advantage = [finite(x) or 0.0 for x in row.get("advantage") or []]
-    largest = max((abs(a) for a in advantage), default=0.0) or 1.0
-    tokens = [
-        TokenRow(
-            text=visible(str(token)).replace("\n", "↵"),
-            quantities=[finite(row[c][i]) if i < len(row[c]) else None for c in columns],
-            shade=advantage[i] / largest if i < len(advantage) else 0.0,
-        )
-        for i, token in enumerate(row["tokens"])
-    ]
-    number = stem.removeprefix("step-")
-    ended = row.get("ended")
-    return Traced(
-        step=int(number) if number.isdigit() else 0,
-        prompt=visible(str(row.get("prompt") or "")),
-        score=finite(row.get("score")),
-        gold=finite(row.get("gold")),
-        weight=finite(row.get("weight")),
-        ended=ended if isinstance(ended, bool) else None,
-        columns=columns,
-        tokens=tokens,
     )

@@ -11,20 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from handrail.errors import StorageError
-from handrail.inspector import compare, search, words
-from handrail.inspector.charts import (
-    Share,
-    calibration_chart,
-    dumbbell_chart,
-    histogram,
-    loop_drawing,
-    share_chart,
-)
+from handrail.inspector import attributed, compare, frontier, reward_model, search, words
+from handrail.inspector.charts import Share, dumbbell_chart, share_chart
 from handrail.inspector.curves import Chart, alone, curves
-from handrail.inspector.folders import Round, finite, read_round
+from handrail.inspector.folders import POLICIES, Round, finite, read_round
 from handrail.inspector.health import health
 from handrail.inspector.origins import origins, trace_command
-from handrail.inspector.replies import chosen, differences, gain, traced, visible
+from handrail.inspector.replies import chosen, differences, gain, visible
+from handrail.inspector.slide import shortened, traced
+from handrail.inspector.timeline import timeline
 
 QUANTITIES = {  # heading and meaning of each column of the token table
     "logp": ("log p", "log-probability of the token under the policy at this step, in nats; 0 is certain"),
@@ -37,6 +32,18 @@ QUANTITIES = {  # heading and meaning of each column of the token table
     "advantage": ("advantage", "how much better than expected the token turned out; above 0 it is made more likely"),
     "entropy": ("entropy", "how undecided the policy was at this token, in nats"),
 }
+
+TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = {
+    "decimal": words.decimal,
+    "percent": words.percent,
+    "duration": words.duration,
+    "visible": visible,
+    "shortened": shortened,
+    "signed": attributed.signed,
+    "drawn": attributed.drawn,
+}
+ATTRIBUTED, MISTAKES = 6, 4  # pairs that are shown; the inspector's page has all
 
 
 def write_report(folder: Path, out: Path) -> Path:
@@ -75,12 +82,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "decimal": words.decimal,
-        "percent": words.percent,
-        "duration": words.duration,
-        "visible": visible,
-    }
+    environment.filters |= FILTERS
     return environment
 
 
@@ -99,6 +101,7 @@ def render(found: Round) -> str:
     """The page as text."""
     environment = templates()
     script = environment.get_template("report.js").render()
+    said = health(found)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         style=style(environment),
@@ -112,11 +115,12 @@ def render(found: Round) -> str:
         caveats=words.caveats(found.summary),
         tiles=tiles(found.summary),
         win=win_chart(found.summary),
-        done=done(found),
+        done=timeline(found),
         read=found.read,
-        health=health(found),
-        curves=[(title, charts, more) for part in found.parts for title, charts, more in curves(part, len(found.parts))],
-        reward_model=reward_model(found),
+        health=said,
+        curves=[one for part in found.parts for one in curves(part, len(found.parts), {h.folder: h.marks for h in said})],
+        frontiers=frontiers(found),
+        **rewarded(found),
         gains=gains(found.summary),
         overlap=overlap(found.summary),
         replies=replies(found.last.samples),
@@ -166,81 +170,24 @@ def win_chart(summary: dict[str, Any]) -> Markup | None:
     return share_chart(shares, "Share of prompts won", low=0.3) if shares else None
 
 
-def done(found: Round) -> dict[str, Any] | None:
-    """The stages with their seconds, and the drawing of the loop."""
-    stages = [s for s in found.stages if isinstance(s, dict) and s.get("name")]
-    if not stages:
-        stages = [{"name": k, "seconds": v} for k, v in (found.summary.get("seconds") or {}).items()]
-    if not stages:
-        return None
-    seconds: dict[str, float] = {}
-    for stage in stages:
-        key = str(stage["name"]).rsplit("/", 1)[-1]
-        seconds[key] = seconds.get(key, 0.0) + (finite(stage.get("seconds")) or 0.0)
-    longest = max((finite(s.get("seconds")) or 0.0 for s in stages), default=0.0) or 1.0
-    rows = [
-        {
-            "name": s["name"],
-            "folder": s.get("folder") or "",
-            "seconds": finite(s.get("seconds")),
-            "skipped": bool(s.get("skipped") and s.get("again", True)),
-        }
-        for s in stages
-    ]
-    total = sum(row["seconds"] or 0.0 for row in rows)
-    return {"rows": rows, "longest": longest, "total": total, "loop": loop_drawing(seconds)}
+def frontiers(found: Round) -> list[dict[str, Any]]:
+    """Reward and gold against the distance from the reference, of each policy that has left it."""
+    seen = []
+    for part in found.parts:
+        for run in (one for one in part.runs if one.kind in POLICIES):
+            place = run.folder.resolve()
+            read = frontier.read_frontier(place, place.parents[min(3, len(place.parents) - 1)], run.metrics)
+            if picture := frontier.picture(read, 640, 360):
+                title = f"Round {part.number}" if len(found.parts) > 1 else ""
+                seen.append({"title": title, "told": frontier.told(read), "picture": picture, "found": read})
+    return seen
 
 
-def reward_model(found: Round) -> dict[str, Any] | None:
-    """Accuracy beside what it must be compared with, calibration, margins; of the last round."""
+def rewarded(found: Round) -> dict[str, Any]:
+    """What is shown of the last round's reward model: of mistakes and attributions a few."""
     run = found.last.run("reward")
-    own = run.summary if run else {}
-    given = found.summary.get("reward_accuracy")
-    given = given if isinstance(given, dict) else {}
-    reached = words.interval(own.get("accuracy")) or words.interval(found.summary.get("reward_accuracy"))
-    shares, figures = [], {}
-    for name, value, colour in (
-        ("reward model", reached, "after"),
-        *((f"by {name}", found.get("accuracy"), "after") for name, found in (own.get("criteria") or {}).items()),
-        ("length alone", own.get("length_baseline", given.get("length_baseline")), "muted"),
-        ("two labellers agree", own.get("agreement", given.get("agreement")), "muted"),
-        ("ceiling: the labellers’ noise", own.get("ceiling", given.get("ceiling")), "muted"),
-    ):
-        if (share := words.interval(value)) and share["value"] is not None:
-            figures[name] = share["value"]
-            shares.append(Share(name, share["value"], share["low"], share["high"], colour))
-    bins = [b for b in own.get("calibration") or [] if isinstance(b, dict) and b.get("n")]
-    if not shares and not bins:
-        return None
-    ceiling = figures.get("ceiling: the labellers’ noise")
-    part = (figures["reward model"] - 0.5) / (ceiling - 0.5) if ceiling and ceiling > 0.5 and "reward model" in figures else None
-    margins = [b for b in own.get("margins") or [] if isinstance(b, dict)]
-    return {
-        "sentence": accuracy_sentence(reached, figures.get("length alone")),
-        "share": part,
-        "people": words.agreement(found.summary.get("agreement")),
-        "disagreement": words.disagreement(own.get("disagreement")),
-        "accuracy": share_chart(shares, "Accuracy on held-out pairs") if shares else None,
-        "calibration": calibration_chart(bins) if bins else None,
-        "error": sum(b["n"] * abs(b["observed"] - b["predicted"]) for b in bins) / sum(b["n"] for b in bins) if bins else None,
-        "margins": histogram(margins, "Margins", "reward, chosen − rejected") if margins else None,
-    }
-
-
-def accuracy_sentence(reached: dict[str, float | None] | None, length: float | None) -> str:
-    """What the accuracy is, and whether it is more than length."""
-    if reached is None or reached["value"] is None:
-        return ""
-    pairs = f"{words.decimal(reached['n'], 0)} pairs" if reached["n"] else "pairs"
-    said = f"On held-out prompts the reward model puts {words.percent(reached['value'])} of {pairs} in the labellers’ order"
-    if reached["low"] is not None and reached["high"] is not None:
-        said += f" (95\u202f% interval {words.span(reached['low'], reached['high'])})"
-    if length is None:
-        return said + "."
-    low = reached["low"] if reached["low"] is not None else reached["value"]
-    if low > length:
-        return f"{said}; going by length alone reaches {words.percent(length)}, which lies below that interval."
-    return f"{said}; going by length alone reaches {words.percent(length)}, so it is not shown to know more than length."
+    told = reward_model.told(run.folder if run else None, run.summary if run else {}, found.summary)
+    return {"reward": told, "pairs": attributed.few(told.looked_into, ATTRIBUTED), "mistakes": told.mistakes[:MISTAKES]}
 
 
 def gains(summary: dict[str, Any]) -> dict[str, Any] | None:
@@ -294,7 +241,7 @@ def replies(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The replies that are shown, with their differences marked."""
     found = []
     for why, sample in chosen(samples):
-        before, after = visible(str(sample.get("before", ""))), visible(str(sample.get("after", "")))
+        before, after = shortened(str(sample.get("before", ""))), shortened(str(sample.get("after", "")))
         left, right, marked = differences(before, after)
         old, new = sample.get("parts_before") or {}, sample.get("parts_after") or {}
         moved = [p for p in old if finite(old[p]) is not None and finite(new.get(p)) is not None and abs(new[p] - old[p]) > 1e-9]
@@ -303,13 +250,13 @@ def replies(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "why": why,
                 "gain": gain(sample),
-                "prompt": visible(str(sample.get("prompt", ""))),
+                "prompt": shortened(str(sample.get("prompt", ""))),
                 "before": left,
                 "after": right,
                 "marked": marked,
                 "scores": {k: finite(sample.get(k)) for k in ("gold_before", "gold_after", "reward_before", "reward_after")},
                 "moved": [(p.replace("_", " "), words.change_of(old[p], new[p])) for p in moved],
-                "demonstration": visible(str(sample.get("demonstration") or "")),
+                "demonstration": shortened(str(sample.get("demonstration") or "")),
             }
         )
     return found

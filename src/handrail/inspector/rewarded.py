@@ -46,7 +46,7 @@ def read_verdicts(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]  # a text may hold other line ends
     except ValueError as error:
         raise DataError(f"{path}: not JSON lines: {error}", "what the reward stage writes") from error
     if not all(isinstance(one, dict) and one.keys() >= {"prompt", "responses", "places", "scores"} for one in found):

@@ -4,13 +4,14 @@ Points are raw data; nothing is smoothed.  All text passes through `tag`, which 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
 Point = tuple[float, float]
-POINTS = 600  # a line of more points keeps the least and greatest of each bucket
+NEIGHBOURS = 26  # marks that are nearer to each other than the width of their names
+POINTS = 400  # a line of more points keeps the least and greatest of each bucket
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,16 @@ class Series:
     label: str
     colour: str
     points: list[Point]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something at a step of a run: what stands there, what the pointer is told, and its class of colour."""
+
+    step: float
+    name: str
+    said: str
+    colour: str
 
 
 def tag(name: str, attributes: Mapping[str, object], *children: str) -> Markup:
@@ -85,7 +96,9 @@ class Frame:
         return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
 
 
-def line_chart(series: list[Series], unit: str, across: str, title: str, width: float = 340, height: float = 190) -> Markup:
+def line_chart(
+    series: list[Series], unit: str, across: str, title: str, width: float = 340, height: float = 190, marks: Sequence[Mark] = ()
+) -> Markup:
     """Lines over steps with both axes named: `unit` above the vertical one, `across` below the horizontal one."""
     real = [p for s in series for p in s.points if math.isfinite(p[1])]
     if not real:
@@ -112,6 +125,7 @@ def line_chart(series: list[Series], unit: str, across: str, title: str, width: 
         parts += _curve(one, frame)
     if len(series) > 1:
         parts += _legend(series, frame)
+    parts += _marks([mark for mark in marks if low <= mark.step <= high], frame)
     return drawing(width, height, _said(title, series, unit), *parts, data=_data(series, frame))
 
 
@@ -145,6 +159,25 @@ def _curve(one: Series, frame: Frame) -> list[Markup]:
     last = [p for p in one.points if math.isfinite(p[1])][-1:]
     ends = [dot(*frame.at(*p), 2.6, f"fill {one.colour}") for p in last]
     return [tag("path", {"d": "".join(pieces), "class": f"curve {one.colour}"}), *ends]
+
+
+def _marks(marks: list[Mark], frame: Frame) -> list[Markup]:
+    """An upright line each; at its upper end the names, those of neighbours together."""
+    together: list[list[tuple[float, Mark]]] = []
+    for x, mark in sorted(((frame.at(mark.step, frame.y[0])[0], mark) for mark in marks), key=lambda one: one[0]):
+        if together and x - together[-1][0][0] < NEIGHBOURS:
+            together[-1].append((x, mark))
+        else:
+            together.append([(x, mark)])
+    parts = []
+    for here in together:
+        x, first = here[0]
+        side, anchor = (-3, "end") if x > frame.right - NEIGHBOURS else (3, "start")
+        name = text(x + side, frame.top + 8, ",".join(mark.name for _, mark in here), "tick halo", anchor)
+        lines = [line(at, frame.top, at, frame.bottom, "") for at in dict.fromkeys(at for at, _ in here)]
+        said = tag("title", {}, "; ".join(mark.said for _, mark in here))
+        parts.append(tag("g", {"class": f"finding {first.colour}"}, said, *lines, name))
+    return parts
 
 
 def _thinned(points: list[Point]) -> list[Point]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from handrail.models.settings import Combine, Lora, ModelSettings, NewModel
 
 if TYPE_CHECKING:
+    from handrail.models.attribution import mean_embedding, token_attributions
     from handrail.models.grouping import groups
     from handrail.models.heads import Heads
     from handrail.models.language import LanguageModel
@@ -30,6 +31,8 @@ _HOME = {
     "load_tokenizer": "load",
     "new_model": "load",
     "resolve": "load",
+    "mean_embedding": "attribution",
+    "token_attributions": "attribution",
     "best_matmul": "machine",
     "count_parameters": "machine",
     "device": "machine",
@@ -62,10 +65,12 @@ __all__ = [
     "load_causal",
     "load_context",
     "load_tokenizer",
+    "mean_embedding",
     "new_model",
     "new_tokenizer",
     "relaxed_score",
     "resolve",
     "same_vocabulary",
+    "token_attributions",
     "token_logits",
 ]

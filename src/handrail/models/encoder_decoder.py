@@ -37,9 +37,15 @@ class Placed:
     seen: Tensor  # [P, S] 1 where a token stands
     prompt_of: Tensor  # [R] which prompt is each response's
     fed: Tensor  # [R, W] what the decoder reads
+    first: Tensor  # [R] int64, the token of the sequence in whose place its start token stands
     at: Tensor  # [N] int64, places in the R * W tokens
     rows: Tensor  # [N] int64, sequence that each place belongs to
     columns: Tensor  # [N] int64, token of that sequence
+
+    def placed(self, inputs: Tensor) -> Tensor:
+        """[R, W, D] what stands at the tokens of the sequences, [R, L, D], where the decoder reads them."""
+        rows, place = (torch.arange(size, device=inputs.device) for size in self.fed.shape)
+        return inputs[rows[:, None], (self.first[:, None] + place).clamp(max=inputs.shape[1] - 1)]
 
 
 class EncoderDecoderForward(Forward):
@@ -48,8 +54,8 @@ class EncoderDecoderForward(Forward):
     def __init__(self, module: nn.Module, config: Any, autocast: bool = False, compiled: bool = False, adapter: str = ""):
         super().__init__(module, config, autocast, False, adapter)
         self.start = decoder_start(config, module)
-        encoder, decoder = module.get_encoder(), module.get_decoder()  # type: ignore[operator]
-        self.encode, self.decode = (compile_for_all_shapes(part, self.device) if compiled else part for part in (encoder, decoder))
+        encoder, self.decoder = module.get_encoder(), module.get_decoder()  # type: ignore[operator]
+        self.encode, self.decode = (compile_for_all_shapes(part, self.device) if compiled else part for part in (encoder, self.decoder))
 
     @property
     def shares(self) -> bool:
@@ -62,20 +68,31 @@ class EncoderDecoderForward(Forward):
         fed = self._responses(sequences, members, stop)
         reader, columns = ranges(first[members], stop[members])
         at = reader * fed.shape[1] + columns - (sequences.prompt_lengths[members][reader] - 1)
-        return Placed(given, seen, prompt_of, fed, at, members[reader], columns)
+        return Placed(given, seen, prompt_of, fed, sequences.prompt_lengths[members] - 1, at, members[reader], columns)
 
-    def through(self, together: Placed) -> Read:
-        """Encode the prompts and decode the responses."""
+    def through(self, together: Placed, inputs: Tensor | None = None) -> Read:
+        """Encode the prompts and decode the responses, or embeddings in their place, [R, L, D]."""
         seen, prompt_of = together.seen, together.prompt_of
+        fed = {"input_ids": together.fed} if inputs is None else {"inputs_embeds": together.placed(inputs)}
         with self.precision(), self.activated(), self.checkpointed():
             states = self.encode(input_ids=together.given, attention_mask=seen).last_hidden_state
             hidden = self.decode(
-                input_ids=together.fed,
+                **fed,
                 encoder_hidden_states=states.index_select(0, prompt_of),  # sums gradients in a fixed order
                 encoder_attention_mask=seen[prompt_of],
                 use_cache=False,
             ).last_hidden_state
         return Read(hidden.flatten(0, 1).index_select(0, together.at), together.rows, together.columns)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[..., D] what the decoder's layers are given for tokens of a response."""
+        found: Tensor = self.decoder.get_input_embeddings()(ids)  # type: ignore[operator]
+        return found
+
+    def embedded(self, sequences: Sequences) -> Tensor:
+        """[B, L, D] the same for sequences: at its response the decoder's tokens, before them its start token."""
+        rows = torch.arange(len(sequences), device=self.device)
+        return self.embed(sequences.ids.index_put((rows, sequences.prompt_lengths - 1), torch.tensor(self.start, device=self.device)))
 
     def _prompts(self, sequences: Sequences, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[P, S] prompts, different ones where they are shared; [P, S] 1 where a token stands; [R] which is each member's."""

@@ -93,11 +93,25 @@ class Forward:
         where = (sequences, members, first, stop)
         return joined(*where, share=self.shares) if self.joins else padded(*where)
 
-    def through(self, together: Any) -> Read:
-        """One forward over what `place` returned."""
-        flat = self.run(self.call, together).flatten(0, 1)
+    def through(self, together: Any, inputs: Tensor | None = None) -> Read:
+        """One forward over what `place` returned, or over embeddings in place of its tokens, [R, L, D] of the sequences that it places."""
+        flat = self.run(self.call if inputs is None else self.module, together, inputs).flatten(0, 1)
         # A prompt's last token is read once for each response; unlike [at], this sums their gradients in a fixed order.
         return Read(flat.index_select(0, together.at), together.rows, together.columns)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[..., D] what the layers are given for tokens of a response."""
+        found: Tensor = self.module.get_input_embeddings()(ids)  # type: ignore[operator]
+        return found
+
+    def embedded(self, sequences: Sequences) -> Tensor:
+        """[B, L, D] the same for sequences, wherever a response's tokens are read."""
+        return self.embed(sequences.ids)
+
+    def last(self, inputs: Tensor, sequences: Sequences) -> Read:
+        """The output at the last token of each sequence, computed from `inputs` in place of what `embedded` gives, [B, L, D]."""
+        members = torch.arange(len(sequences), device=self.device)
+        return self.through(self.place(sequences, members, sequences.lengths - 1, sequences.lengths), inputs)
 
     def precision(self) -> AbstractContextManager:
         """Products in bfloat16, where that was asked for."""
@@ -118,16 +132,16 @@ class Forward:
             for layer, adapter in zip(self.adapted, before, strict=True):
                 layer._active_adapter = adapter
 
-    def run(self, module: Callable[..., Any], together: Group) -> Tensor:
-        """[R, W, H] what the module, or what was compiled of it, gives on every token of a group."""
-        given: dict[str, Any] = {}
+    def run(self, module: Callable[..., Any], together: Group, inputs: Tensor | None = None) -> Tensor:
+        """[R, W, H] what the module, or what was compiled of it, gives on every token of a group, or on embeddings in their place."""
+        given: dict[str, Any] = {"input_ids": together.ids} if inputs is None else {"inputs_embeds": together.placed(inputs)}
         if together.layout:  # the mask only keeps the model from making one of its own
             everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
             kinds = set(getattr(self.config, "layer_types", None) or ())
             mask = {kind: everything for kind in sorted(kinds)} if len(kinds) > 1 else everything
-            given = {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout.tensors()}
+            given |= {"attention_mask": mask, "position_ids": together.positions, "layout": together.layout.tensors()}
         with self.precision(), self.activated(), self.checkpointed():
-            output = module(input_ids=together.ids, use_cache=False, **given)
+            output = module(use_cache=False, **given)
         return output.logits if "logits" in output else output.last_hidden_state
 
     @contextmanager

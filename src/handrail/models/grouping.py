@@ -78,6 +78,13 @@ class Group:
     rows: Tensor  # [N] int64, sequence that each place belongs to, in order
     columns: Tensor  # [N] int64, token of that sequence, in order
 
+    def placed(self, inputs: Tensor) -> Tensor:
+        """[1, M, D] or [R, W, D] what stands at the tokens of the sequences, [R, L, D], where they stand; 0 where none does."""
+        if self.layout is None:
+            return inputs[:, : self.ids.shape[1]]
+        cells = inputs[:, : self.layout.grid.shape[1]].flatten(0, 1).index_select(0, self.layout.back)
+        return torch.nn.functional.pad(cells, (0, 0, 0, self.ids.shape[1] - len(cells)))[None]
+
 
 def padded(sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Group:
     """One sequence a row, of which the tokens first .. stop - 1 of each ([B] of all) are read.

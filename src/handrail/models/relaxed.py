@@ -47,11 +47,7 @@ def relaxed_score(model: ScalarModel, sequences: Sequences, choice: Tensor) -> T
     own = (place >= sequences.prompt_lengths[:, None]) & (place < sequences.lengths[:, None])
     mixed = (choice.to(table.dtype) @ table[: choice.shape[-1]])[sequences.mask]
     inputs = inputs.masked_scatter(own[..., None], mixed)
-    with model.forward.precision(), model.forward.activated():
-        hidden = model.forward.module(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        rows = torch.arange(len(sequences), device=inputs.device)
-        outputs = model.head(hidden[rows, sequences.lengths - 1])  # what stands further right is never seen from here
-    return model.combined(model.heads.normalised(outputs.float()))
+    return model.read(model.forward.last(inputs, sequences))
 
 
 def embedding_table(model: ScalarModel) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor
 from handrail.algo.kl import kl_full
 from handrail.algo.relaxed import expected_choice, gumbel_given, straight_through_choice
 from handrail.batch import Sequences
+from handrail.evaluate.attribution import LARGEST
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, groups
+from handrail.models.attribution import STEPS
 from handrail.plan.rehearsal import Rehearsal, Role
 from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.dpo import DPO
@@ -96,7 +98,7 @@ def answer(r: Rehearsal, policy: LanguageModel, texts: Texts, rows: int, same: i
 
 
 def reward(r: Rehearsal, cfg: Reward, texts: Texts) -> None:
-    """Rankings; then responses of the model that it starts from, to normalise on, and the held-out rankings."""
+    """Rankings; then responses of the model that it starts from, to normalise on, the held-out rankings, and tokens of some of them."""
     model = r.scalar("reward", cfg.model, cfg.heads)
     start = r.policy("start", cfg.model, trained=False)
     k = texts.together
@@ -107,8 +109,10 @@ def reward(r: Rehearsal, cfg: Reward, texts: Texts) -> None:
     r.steps = max(1, round(cfg.epochs * (1 - cfg.held_out) * texts.count / cfg.batch_size))
     r.learn([model], lambda times: r.values(model, part, "improve", times), count, r.steps)
     answer(r, start, texts, cfg.normalise_on, 1, cfg.sampling, 1)
+    held_out = cfg.held_out * texts.count * k
+    attributed = 2 * STEPS * min(LARGEST, held_out)  # a gradient of the embeddings alone is about another forward
     with torch.no_grad():
-        r.values(model, part, "evaluate", (cfg.held_out * texts.count * k + cfg.normalise_on) / len(part), whole=True)
+        r.values(model, part, "evaluate", (held_out + cfg.normalise_on + attributed) / len(part), whole=True)
 
 
 def ppo(r: Rehearsal, cfg: PPO, texts: Texts) -> None:
@@ -231,6 +235,8 @@ def relaxed(r: Rehearsal, cfg: Relaxed, texts: Texts) -> None:
         found += r.values(model, part, "judge", cfg.steps * count, whole=True)
         del found
 
+    together = model.forward.place(part, torch.arange(len(part)), part.lengths - 1, part.lengths)
+
     def relaxation(times: float) -> list[Tensor]:
         logits = everything(r, policy, part, times)
         with torch.no_grad():
@@ -245,9 +251,7 @@ def relaxed(r: Rehearsal, cfg: Relaxed, texts: Texts) -> None:
             table: Any = model.hf.get_input_embeddings().weight  # type: ignore[union-attr]
             mixed = choice.to(table.dtype) @ table
             prompt = torch.zeros(rows, before, table.shape[1])
-            with model.forward.precision():
-                hidden = model.forward.module(inputs_embeds=torch.cat([prompt, mixed], 1), use_cache=False).last_hidden_state
-                score = model.head(hidden[:, -1])
+            score = model.read(model.forward.through(together, torch.cat([prompt, mixed], 1)))
             return [score, kl_full(logits, logits_ref)]
 
     r.learn([policy], relaxation, count, cfg.steps)

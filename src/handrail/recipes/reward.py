@@ -11,6 +11,7 @@ Ouyang et al. 2022; Stiennon et al. 2020; for several heads Coste et al. 2023.  
 them sees are objects that `handrail.recipes.reward_parts.build` makes from the config.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -21,8 +22,9 @@ from torch import Tensor
 from handrail.algo.preference import centring_loss
 from handrail.batch import RankingBatch, Sequences
 from handrail.data import ranking_batch
-from handrail.evaluate import held_out, scores_of, verdicts
-from handrail.models import ScalarModel
+from handrail.errors import ModelError
+from handrail.evaluate import attributions, chosen_pairs, held_out, responses_of, scores_of, verdicts
+from handrail.models import ScalarModel, token_attributions
 from handrail.recipes.parts import (
     Readings,
     cosine,
@@ -40,6 +42,8 @@ from handrail.recipes.parts import (
 from handrail.recipes.progress import cumulative, progress
 from handrail.recipes.reward_parts import Loss, Parts, Reward, build
 from handrail.track import Guard, Run
+
+logger = logging.getLogger(__name__)
 
 
 def run(cfg: Reward) -> Run:
@@ -86,6 +90,7 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
     parts.parallel.first(lambda: model.save(run.folder / "model", parts.codec.tokenizer))
     scores = scores_of(model, parts.codec, parts.test, partial(parts.parallel.each, model.head_scores))
     run.keep_lines("verdicts.jsonl", verdicts(model, parts.test, scores))
+    run.keep_lines("attributions.jsonl", attributed(cfg, parts, scores))
     run.finish({**held_out(model, parts.test, scores), "mean": model.mean, "std": model.std, "data": parts.described, "steps": steps})
 
 
@@ -188,3 +193,15 @@ def outputs(cfg: Reward, parts: Parts) -> Tensor:
         seeds = [derive(cfg.seed, "normalise", i) for i in range(len(chosen))]
         rollout = engine.generate(chosen, seeds, cfg.sampling, cumulative(advance))
     return parts.parallel.each(parts.model.head_scores, rollout.sequences)
+
+
+def attributed(cfg: Reward, parts: Parts, scores: list[Tensor]) -> list[dict]:
+    """Of some held-out pairs, what each token adds to the score; none where the model cannot be asked."""
+    asked = chosen_pairs(parts.model, parts.test, scores, derive(cfg.seed, "attribution"))
+    with progress("attribute", -(-len(responses_of(asked)) // parts.parallel.world)) as advance:
+        ask = partial(parts.parallel.each, partial(token_attributions, parts.model, done=cumulative(advance)))
+        try:
+            return attributions(parts.model, parts.codec, parts.test, asked, ask)
+        except ModelError as error:
+            logger.warning("no attributions: %s", error)
+            return []

@@ -10,8 +10,9 @@ from fastapi.responses import JSONResponse
 
 from handrail.inspector.curves import MAIN, SIDE
 from handrail.inspector.folders import finite
+from handrail.inspector.lines import Method
+from handrail.inspector.seconds import REST, rest
 from handrail.inspector.server import near, traces
-from handrail.inspector.server.lines import Method
 from handrail.inspector.server.methods import method
 from handrail.inspector.server.microscope import beside, response
 from handrail.inspector.server.pages import known
@@ -53,7 +54,7 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
             "state": state(entry.folder),
             "planned": entry.planned,
             "columns": columns(lines[start:]),
-            "timing": {"since": start, "columns": columns(timing[start:])},
+            "timing": {"since": start, "columns": columns(timing[start:]) | {REST: rest(timing)[start:]}},
             "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in findings],
         }
     )

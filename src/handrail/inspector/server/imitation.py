@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Beside, Block, Line, Method, Row, n, p
+from handrail.inspector.lines import Beside, Block, Line, Method, Row, n, p
 
 
 class Imitation(Method):

@@ -2,15 +2,15 @@
 
 from typing import Any
 
+from handrail.inspector.arithmetic import PolicyGradient
 from handrail.inspector.folders import finite
-from handrail.inspector.server.arithmetic import PolicyGradient
+from handrail.inspector.lines import Method
 from handrail.inspector.server.imitation import Imitation
-from handrail.inspector.server.lines import Method
 from handrail.inspector.server.preference import Preference
 from handrail.inspector.server.ranking import Ranking
 from handrail.inspector.server.relaxed import Relaxed
 from handrail.inspector.server.supervised import Supervised
-from handrail.inspector.server.terms import Rules
+from handrail.inspector.terms import Rules
 
 
 def method(stage: str, config: dict[str, Any], step: int, line: dict[str, Any]) -> Method | None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Method
+from handrail.inspector.lines import Method
 from handrail.inspector.server.said import said
 
 

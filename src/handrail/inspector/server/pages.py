@@ -8,17 +8,16 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
 
-from handrail.feedback.server.render import line
-from handrail.inspector import frontier, rewarded, words
-from handrail.inspector.charts import calibration_chart, share_chart
+from handrail.inspector import frontier, reward_model
 from handrail.inspector.folders import POLICIES
-from handrail.inspector.report import accuracy_sentence
+from handrail.inspector.report import FILTERS, TEMPLATES
 from handrail.inspector.server.runs import Entry, Runs
 from handrail.track.view import read_summary
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 STEP = re.compile(r"^step-(\d+)$")
-templates = Jinja2Templates(Path(__file__).parent / "templates")
+templates = Jinja2Templates([Path(__file__).parent / "templates", TEMPLATES])  # what pages and report draw alike stands in the latter
+templates.env.filters |= FILTERS
 VIEWS = {  # of a run: the address, and what it is called
     "run": "Curves",
     "responses": "Responses",
@@ -77,42 +76,9 @@ def of_frontier(entry: Entry, runs: Runs) -> dict[str, object]:
     """What the page of the frontier is filled with."""
     found = frontier.read_frontier(entry.folder, runs.root, runs.metrics(entry))
     checkpoints = sorted(int(name[1]) for path in (entry.folder / "checkpoints").glob("step-*") if (name := STEP.match(path.name)))
-    about = {"fits": found.fits, "yardstick": found.yardstick, "checkpoints": checkpoints}
-    return about | {"told": frontier.told(found), "picture": frontier.picture(found)}
+    return {"found": found, "checkpoints": checkpoints, "told": frontier.told(found), "picture": frontier.picture(found)}
 
 
 def of_reward(entry: Entry, runs: Runs) -> dict[str, object]:
     """What the page of a reward model is filled with."""
-    summary = read_summary(entry.folder) or {}
-    verdicts = rewarded.read_verdicts(entry.folder)
-    found = rewarded.pairs(verdicts)
-    reached = words.interval(summary.get("accuracy"))
-    bins = [one for one in summary.get("calibration") or [] if one.get("n")]
-    drawings = []
-    if bins:
-        error = sum(one["n"] * abs(one["observed"] - one["predicted"]) for one in bins) / sum(one["n"] for one in bins)
-        drawings.append(("Calibration", calibration_chart(bins), f"Off by {100 * error:.1f} points in the mean."))
-    for title, shares, note in (
-        (
-            "Accuracy by length",
-            rewarded.by_length(found),
-            "By which response people preferred, and the number of pairs. One that pays for length alone is right on one side only.",
-        ),
-        (
-            "Accuracy by margin",
-            rewarded.by_margin(found),
-            "By how far apart its scores are, and the number of pairs: the further, the more often right.",
-        ),
-    ):
-        if shares:
-            drawings.append((title, share_chart(shares, title, low=0.3), note))
-    length = (words.interval(summary.get("length_baseline")) or {}).get("value")
-    return {
-        "sentence": accuracy_sentence(reached, length),
-        "drawings": drawings,
-        "pairs": len(found),
-        "correlations": rewarded.correlations(verdicts),
-        "words": rewarded.words(verdicts),
-        "mistakes": rewarded.mistakes(found),
-        "line": line,
-    }
+    return {"reward": reward_model.told(entry.folder, read_summary(entry.folder) or {}, {})}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Beside, Block, Line, Method, Row, n, p, total
-from handrail.inspector.server.terms import array
+from handrail.inspector.lines import Beside, Block, Line, Method, Row, n, p, total
+from handrail.inspector.terms import array
 
 COUNTS = ("count_pairs", "count_desirable", "count_undesirable")
 NEAREST = float(np.finfo(np.float32).eps)  # how near to 1 orpo lets a mean probability come

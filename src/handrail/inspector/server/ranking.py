@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import SPELT, Beside, Block, Line, Method, Row, n, p, total
+from handrail.inspector.lines import SPELT, Beside, Block, Line, Method, Row, n, p, total
 from handrail.inspector.server.preference import log_sigmoid, sigmoid
 
 READINGS = ("member_scores", "member_means")  # of the last token, and the mean over a response's tokens

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import Block, Line, Method, Row, n, p, total
+from handrail.inspector.lines import Block, Line, Method, Row, n, p, total
 
 UNWRITTEN = (
     "Not written out: the gradient of s. It goes from the score back through the whole reward model to what it read at each place, "

@@ -12,6 +12,7 @@ from handrail.config import read_yaml
 from handrail.errors import HandrailError, InputError
 from handrail.inspector.curves import MAIN, TITLES
 from handrail.inspector.folders import ASIDE, finite
+from handrail.inspector.seconds import seconds
 from handrail.inspector.server.growing import Shelf
 from handrail.track.lock import process_start
 
@@ -125,13 +126,6 @@ class Runs:
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's."""
     return (folder / "inputs.json").is_file() and (folder / "config.yaml").is_file()
-
-
-def seconds(line: dict[str, Any]) -> float:
-    """What the parts of a step took together."""
-    return sum(
-        value for name, value in line.items() if name not in ("step", "time", "memory_mib", "device_mib") and finite(value) is not None
-    )
 
 
 def state(folder: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.inspector.server.lines import Block, Line, Method, Row, n, p
+from handrail.inspector.lines import Block, Line, Method, Row, n, p
 
 
 class Supervised(Method):

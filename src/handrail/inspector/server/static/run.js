@@ -78,14 +78,11 @@ function words(value) {
 }
 
 function time() {
-  const columns = numbers.timing, steps = columns.step ?? [], at = columns.time ?? [];
-  const parts = Object.keys(columns).filter((name) => !NOT_SECONDS.has(name));
+  const columns = numbers.timing, steps = columns.step ?? [];
+  const parts = Object.keys(columns).filter((name) => !NOT_SECONDS.has(name) && columns[name].some((seconds) => seconds));
   find("#time").hidden = !steps.length || !parts.length;
   if (!steps.length || !parts.length) return;
-  const rest = steps.map((_, i) => (i && at[i] && at[i - 1] ? Math.max(0, at[i] - at[i - 1] - parts.reduce((sum, name) => sum + (columns[name][i] ?? 0), 0)) : null));
-  const gap = 10 * Math.max(...steps.map((_, i) => parts.reduce((sum, name) => sum + (columns[name][i] ?? 0), 0))); // the run stood still in between
-  const kept = rest.map((seconds) => (seconds !== null && seconds > gap ? null : seconds));
-  const series = [...parts.map((name) => [PARTS[name] ?? name, columns[name]]), ["the rest", kept]];
+  const series = parts.map((name) => [PARTS[name] ?? name, columns[name]]);
   const totals = series.map(([name, values]) => [name, values.reduce((sum, x) => sum + (x ?? 0), 0)]);
   const whole = totals.reduce((sum, [, seconds]) => sum + seconds, 0) || 1;
   let x = 0;

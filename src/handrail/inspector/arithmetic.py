@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Block, Line, Method, Row, n, p
-from handrail.inspector.server.terms import Pass, Rules, array, gains, passes, rescaled
+from handrail.inspector.lines import Block, Line, Method, Row, n, p
+from handrail.inspector.terms import Pass, Rules, array, gains, passes, rescaled
 
 TINY = "10^{−8}"  # what is added to a variance before its root is divided by
 

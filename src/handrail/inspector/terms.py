@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from handrail.inspector.folders import finite
-from handrail.inspector.server.lines import Row
+from handrail.inspector.lines import Row
 
 FLOOR = 1e-8  # what whitening adds to the variance
 
