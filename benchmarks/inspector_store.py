@@ -53,7 +53,9 @@ def make_store(path: Path, count: int) -> int:
     for kind, k in (("compare", 2), ("rank", 4)):
         task = projects.make_task(db, "support", f"{kind}-1", TaskSettings.model_validate({"kind": kind, "overlap": OVERLAP}))
         prompts = [Prompt.of(f"{n}: {text(rng, 60)}?") for n in range(count // 2)]
-        projects.take_in(db, task, [Item(prompt=one, responses=tuple(text(rng, 80) for _ in range(k)), models=MODELS[:k]) for one in prompts])
+        projects.take_in(
+            db, task, [Item(prompt=one, responses=tuple(text(rng, 80) for _ in range(k)), models=MODELS[:k]) for one in prompts]
+        )
         for item in review.item_states(db, task, count):
             worth = rng.standard_normal(k)
             for place, who in enumerate(rng.choice(PEOPLE, OVERLAP + (rng.random() < 0.05), replace=False)):
@@ -86,3 +88,93 @@ def event(rng: np.random.Generator, of: str, version: int, at: float, act: str, 
     found = {"key": f"{of}-{version}", "digest": "0" * 64, "kind": act, "assignment": of, "at": at + version, "version": version}
     seconds = float(rng.lognormal(3, 0.5)) if act == "submit" else 0.0
     return found | {"seconds": seconds, "body": body | {"state": state, "extra": False}}
+
+
+def timed(where: str, path: str) -> tuple[float, dict]:
+    """Seconds to the last byte of an answer, and the answer where it is JSON."""
+    start = time.perf_counter()
+    with urllib.request.urlopen(f"{where}{path}") as answer:
+        body = answer.read()
+    return time.perf_counter() - start, json.loads(body) if path.startswith("/api/") else {}
+
+
+ABOUT = urllib.parse.urlencode({"store": "feedback.db", "project": "support"})
+
+
+def measure(where: str, count: int) -> dict[str, float]:
+    """Seconds of what the pages ask for, each for the first time."""
+    found: dict[str, float] = {}
+    start = time.perf_counter()
+    found["labels: page"], _ = timed(where, f"/labels?{ABOUT}")
+    found["labels: how far, curves, who"], _ = timed(where, f"/api/labels?{ABOUT}")
+    found["items: page"], _ = timed(where, f"/items?{ABOUT}")
+    found["items: first rows"], answer = timed(where, f"/api/items?{ABOUT}&count=32")
+    rng = np.random.default_rng(1)
+    windows = [timed(where, f"/api/items?{ABOUT}&by=labels&start={at}&count=32")[0] for at in rng.integers(0, count, 20)]
+    found["items: a window, median"], found["items: a window, longest"] = statistics.median(windows), max(windows)
+    found["items: two words"], _ = timed(where, f"/api/items?{ABOUT}&words=gall+starst&count=32")
+    found["items: of one person, skipped"], _ = timed(where, f"/api/items?{ABOUT}&person=labeller-03&skipped=true&count=32")
+    one = urllib.parse.urlencode({"store": "feedback.db", "id": answer["rows"][0]["id"]})
+    found["item: page"], _ = timed(where, f"/item?{one}")
+    found["item: who learnt from it"], _ = timed(where, f"/api/learnt?{one}")
+    while timed(where, f"/api/quality?{ABOUT}")[1]["quality"] is None:
+        time.sleep(0.2)
+    found["agreement and reliability are there, from the first question on"] = time.perf_counter() - start
+    found["items: by how far answers are apart"], _ = timed(where, f"/api/items?{ABOUT}&by=size&count=32")
+    found["labels, once more: nothing new"], _ = timed(where, f"/api/quality?{ABOUT}")
+    return found
+
+
+def seen(where: str, item: str) -> dict[str, float]:
+    """Seconds in Chromium from opening a page until what it is for is on the screen."""
+    from playwright.sync_api import sync_playwright
+
+    found = {}
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.set_default_timeout(60_000)
+        for name, path, ready in (
+            ("labels", f"/labels?{ABOUT}", "#curves .curve"),
+            ("items", f"/items?{ABOUT}", ".line .prompt:not(:empty)"),
+            ("item", f"/item?{urllib.parse.urlencode({'store': 'feedback.db', 'id': item})}", ".said-what td"),
+        ):
+            start = time.perf_counter()
+            page.goto(where + path)
+            page.wait_for_selector(ready)
+            found[f"seen: {name}"] = time.perf_counter() - start
+        browser.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="where the store is made, or was; a temporary one if not given")
+    parser.add_argument("--keep", action="store_true", help="leave the folder there")
+    parser.add_argument("--browser", action="store_true")
+    given = parser.parse_args()
+    root = given.folder or Path(tempfile.mkdtemp(prefix="inspector-store-"))
+    root.mkdir(exist_ok=True)
+    try:
+        if not (root / "feedback.db").exists():
+            start = time.perf_counter()
+            labels = make_store(root / "feedback.db", given.items)
+            print(f"{given.items:,} items with {labels:,} labels, made in {time.perf_counter() - start:.0f} s")
+        print(f"{(root / 'feedback.db').stat().st_size / 2**20:.0f} MiB")
+        with served(root) as where:
+            found = measure(where, given.items)
+        if given.browser:
+            with served(root) as where:
+                item = timed(where, f"/api/items?{ABOUT}&count=1")[1]["rows"][0]["id"]
+            with served(root) as where:
+                found |= seen(where, item)
+        for name, value in found.items():
+            print(f"{name:64s} {value:8.3f} s")
+    finally:
+        if not given.keep:
+            shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError
 
 from feedback_world import DATABASES, World, pair
 from handrail.errors import InputError, StorageError
-from handrail.feedback.store import Database, projects, review
+from handrail.feedback.store import Database, browse, projects, review, skips
 from handrail.feedback.store.looking import look
 
 
@@ -35,7 +34,7 @@ def test_what_is_read_is_what_the_store_says_and_nothing_can_be_written(worked):
     assert review.everything(looked, "support") == review.everything(worked.db, "support")
     with pytest.raises(StorageError, match="to be looked at"):
         projects.make_project(looked, "other")
-    with looked.read() as connection, pytest.raises(DatabaseError):
+    with pytest.raises(StorageError, match="read"), looked.read() as connection:
         connection.execute(text("delete from events"))
     assert len(review.everything(worked.db, "support")[1]) == 1
     looked.close()
@@ -103,3 +102,31 @@ def test_what_is_no_store_is_refused_and_not_made(tmp_path):
         with pytest.raises(InputError):
             look(where)
     assert {one.name for one in tmp_path.iterdir()} == {"text.db", "other.db"}
+
+
+@pytest.mark.parametrize("where", DATABASES, indirect=True)
+def test_a_whole_project_is_looked_through(world):
+    task = world.make_task(pair(1), pair(2), pair(3), overlap=2)
+    ann, bob = world.labeller(), world.labeller()
+    given = world.give(ann, 2)
+    world.act(ann, given[0], "skip", reason="odd")
+    world.clock.wait(60)
+    skips.take_up(world.db, task, ann)
+    world.act(ann, given[0], seconds=7.0)
+    world.act(ann, given[1], "skip")
+    world.act(bob, world.give(bob)[0])
+    looked = look(world.where)
+    done = {(one.item, one.person): one for one in browse.done(looked, "support")}
+    answered = done[given[0].item, ann.pseudonym]
+    assert (answered.state, answered.at, answered.seconds, answered.id) == ("done", world.clock.at, 7.0, given[0].id)
+    assert done[given[1].item, ann.pseudonym].state == "skipped" and len(done) == 3
+    assert [place.position for place in browse.places(looked, "support")] == [0, 1, 2]
+    assert browse.version(looked, "support") == (review.last_event(world.db, "support"), 3)
+    texts = dict(browse.texts(looked, "support"))
+    assert sorted(texts.values())[0] == "question 1\n1, said the owl.\n1, said the goose." and len(texts) == 3
+    mine = next(one for one in browse.asked(looked, given[0].item) if one.person == ann.pseudonym)
+    assert [event.act for event in mine.past] == ["skip", "offer", "submit"] and mine.order == given[0].order
+    assert browse.find(looked, given[0].item) == task
+    with pytest.raises(InputError, match="no such item"):
+        browse.find(looked, "nothing")
+    looked.close()

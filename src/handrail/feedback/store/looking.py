@@ -22,12 +22,24 @@ class Looked(Database):
         super().__init__(engine)
         self.path = path
 
+    @property
+    def made(self) -> int:
+        """Which file it is: another number where the store was made again.  0 on a server.  Raises StorageError."""
+        found = stamp(self.path)
+        return found[0] if found else 0
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that sees one state of the database.  Raises StorageError where the file was written over meanwhile."""
+        """A transaction that sees one state of the database.
+
+        Raises StorageError where it cannot be read, or its file was written to meanwhile.
+        """
         before = stamp(self.path)
-        with super().read() as connection:
-            yield connection
+        try:
+            with super().read() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise StorageError(f"the store cannot be read: {reason_of(error)}") from error
         if stamp(self.path) != before:
             raise StorageError("the store was written to while it was read", "", "look again")
 
@@ -50,10 +62,10 @@ def look(where: str) -> Looked:
         raise InputError(f"{path}: a folder" if path.is_dir() else f"{path}: there is no store", "the file of a store")
     looked = Looked(on_server(url, options=NO_WRITING) if path is None else lying(path), path)
     try:
-        with looked.read() as connection:
+        with Database.read(looked) as connection:
             version = connection.scalar(text("select version_num from alembic_version"))
     except DatabaseError as error:
-        reason = str(error.orig).strip().splitlines()[0]
+        reason = reason_of(error)
         if any(sign in reason for sign in ("no such table", "not a database", "does not exist")):
             raise InputError(f"{shown(where)}: no feedback store: {reason}", "one that `handrail feedback` has made") from error
         raise StorageError(f"the feedback store {shown(where)} cannot be read: {reason}", "", "is the path or the server right?") from error
@@ -66,6 +78,11 @@ def look(where: str) -> Looked:
             f"`handrail feedback status --db {shown(where)}` brings it up to date" if older else "bring this Handrail up to date",
         )
     return looked
+
+
+def reason_of(error: DatabaseError) -> str:
+    """What the database says, in a line."""
+    return str(error.orig).strip().splitlines()[0]
 
 
 def lying(path: Path) -> Engine:
@@ -88,5 +105,8 @@ def lying(path: Path) -> Engine:
 
 def stamp(path: Path | None) -> tuple[int, int, int] | None:
     """What changes when an SQLite file is written to."""
-    found = path.stat() if path else None
+    try:
+        found = path.stat() if path else None
+    except OSError as error:
+        raise StorageError(f"{path}: there is no store any more") from error
     return found and (found.st_ino, found.st_size, found.st_mtime_ns)

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from handrail.inspector.curves import MAIN, SIDE
 from handrail.inspector.folders import finite
 from handrail.inspector.server import arithmetic, near, traces
+from handrail.inspector.server.findings import findings
 from handrail.inspector.server.microscope import response
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.rows import Rows, name_of
@@ -42,7 +43,7 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
     lines = growing.read()
     start = since if version == growing.version else 0
     timing = found.timing(entry)
-    findings = found.shelf.of(entry.folder / "findings.jsonl").read()
+    doctor = findings(found.shelf.of(entry.folder / "findings.jsonl").read())
     return answer(
         {
             "version": growing.version,
@@ -52,7 +53,7 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
             "planned": entry.planned,
             "columns": columns(lines[start:]),
             "timing": {"since": start, "columns": columns(timing[start:])},
-            "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in findings],
+            "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in doctor],
         }
     )
 
