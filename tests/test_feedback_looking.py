@@ -121,7 +121,7 @@ def test_a_whole_project_is_looked_through(world):
     assert (answered.state, answered.at, answered.seconds, answered.id) == ("done", world.clock.at, 7.0, given[0].id)
     assert done[given[1].item, ann.pseudonym].state == "skipped" and len(done) == 3
     assert [place.position for place in browse.places(looked, "support")] == [0, 1, 2]
-    assert browse.version(looked, "support") == (review.last_event(world.db, "support"), 3)
+    assert browse.version(looked, "support")[1:] == (review.last_event(world.db, "support"), 3)
     texts = dict(browse.texts(looked, "support"))
     assert sorted(texts.values())[0] == "question 1\n1, said the owl.\n1, said the goose." and len(texts) == 3
     mine = next(one for one in browse.asked(looked, given[0].item) if one.person == ann.pseudonym)

@@ -13,7 +13,7 @@ from handrail.feedback.store.database import Database
 from handrail.feedback.store.people import project_id
 from handrail.feedback.store.projects import Task, read_tasks
 from handrail.feedback.store.review import Past, newest
-from handrail.feedback.store.tables import assignments, events, items, people, tasks
+from handrail.feedback.store.tables import assignments, events, items, people, projects, tasks
 
 
 class Done(NamedTuple):
@@ -55,12 +55,16 @@ class Asked:
     past: list[Past] = field(default_factory=list)
 
 
-def version(db: Database, project: str) -> tuple[int, int]:
-    """The newest event and the number of items: what is shown of a project changes with them.  Raises InputError."""
+def version(db: Database, project: str) -> tuple[float, int, int]:
+    """When the project was made, its newest event, and the number of its items: what is shown of it changes with them.
+
+    Raises InputError.
+    """
     with db.read() as connection:
-        counted = select(func.count()).select_from(items).join(tasks, items.c.task == tasks.c.id)
         number = project_id(connection, project)
-        return newest(connection, project), int(connection.scalar(counted.where(tasks.c.project == number)) or 0)
+        made = connection.scalar(select(projects.c.created).where(projects.c.id == number))
+        counted = select(func.count()).select_from(items).join(tasks, items.c.task == tasks.c.id).where(tasks.c.project == number)
+        return float(made or 0.0), newest(connection, project), int(connection.scalar(counted) or 0)
 
 
 def done(db: Database, project: str) -> list[Done]:

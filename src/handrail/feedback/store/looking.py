@@ -22,12 +22,6 @@ class Looked(Database):
         super().__init__(engine)
         self.path = path
 
-    @property
-    def made(self) -> int:
-        """Which file it is: another number where the store was made again.  0 on a server.  Raises StorageError."""
-        found = stamp(self.path)
-        return found[0] if found else 0
-
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database.

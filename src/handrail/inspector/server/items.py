@@ -40,6 +40,7 @@ class Index:
     """All items of a project at one state of the store, N of them; numbers and times, no texts."""
 
     project: str
+    made: float  # when the project was
     places: list[store.Place]
     row: dict[str, int]  # of each item
     kinds: dict[str, str]  # of each task
@@ -54,8 +55,8 @@ class Index:
     done: list[store.Done]
 
 
-def index(db: Looked, project: str) -> Index:
-    """Everything but texts.  Raises InputError, StorageError."""
+def index(db: Looked, project: str, made: float) -> Index:
+    """Everything but texts of a project that was made then.  Raises InputError, StorageError."""
     places = store.places(db, project)
     row = {place.id: number for number, place in enumerate(places)}
     labels, skips, at, settled = [0] * len(places), [0] * len(places), [np.nan] * len(places), [False] * len(places)
@@ -75,6 +76,7 @@ def index(db: Looked, project: str) -> Index:
     flagged[[row[flag.item] for flag in review.flags(db, project, judged=True) if flag.verdict != "dismiss" and flag.item in row]] = True
     return Index(
         project=project,
+        made=made,
         places=places,
         row=row,
         kinds={task.name: task.settings.kind for task in projects.all_tasks(db, project)},
@@ -128,11 +130,11 @@ class Items:
 
     def of(self, db: Looked, project: str) -> Index:
         """The table of a project.  Raises InputError, StorageError."""
-        version = db.made, store.version(db, project)
+        version = store.version(db, project)
         with self._lock:
             known = self._tables.get((db, project))
             if known is None or known[0] != version:
-                known = version, index(db, project)
+                known = version, index(db, project, version[0])
             keep(self._tables, (db, project), known, TABLES)
         return known[1]
 
@@ -142,7 +144,7 @@ class Items:
         """[n] rows of a table that are wanted, in order; of items that have one of these `labels` alone, where they are given."""
         among = None if labels is None else {found.item_of[label] for label in labels if label in found.item_of}
         if wanted.words:
-            key = (db, db.made, found.project, len(found.places), wanted.words)
+            key = (db, found.project, found.made, len(found.places), wanted.words)
             with self._lock:
                 having_them = self._words.get(key)
                 if having_them is None:

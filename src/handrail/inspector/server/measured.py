@@ -14,7 +14,7 @@ from typing import Any
 from handrail.errors import HandrailError, RunError
 from handrail.feedback.quality import Consensus, Quality, reliability, sheets, summary
 from handrail.feedback.quality.disagreements import sizes
-from handrail.feedback.store import review
+from handrail.feedback.store import browse, review
 from handrail.feedback.store.looking import look
 from handrail.inspector.server.stores import Store
 
@@ -97,15 +97,15 @@ class Measures:
 
     def __init__(self, work: Callable[[str, str], Measured] = beside):
         self._work = work
-        self._states: dict[tuple[str, int, str], State] = {}
+        self._states: dict[tuple[str, str, float], State] = {}
         self._lock = threading.Lock()
 
     def of(self, store: Store, project: str) -> State:
         """What is known now; newer figures are begun where there are newer labels.  Raises InputError."""
         assert store.db is not None
-        newest = review.last_event(store.db, project)
+        made, newest, _ = browse.version(store.db, project)
         with self._lock:
-            state = self._states.setdefault((store.where, store.db.made, project), State())
+            state = self._states.setdefault((store.where, project, made), State())
             known = state.measured
             rest = AGAIN if state.problem else REST * known.took if known else 0.0
             if not state.busy and not (known and known.upto == newest) and time.monotonic() > state.at + rest:
