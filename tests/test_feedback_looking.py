@@ -112,6 +112,7 @@ def test_a_whole_project_is_looked_through(world):
     world.act(ann, given[0], "skip", reason="odd")
     world.clock.wait(60)
     skips.take_up(world.db, task, ann)
+    world.clock.wait(10)
     world.act(ann, given[0], seconds=7.0)
     world.act(ann, given[1], "skip")
     world.act(bob, world.give(bob)[0])

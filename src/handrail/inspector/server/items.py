@@ -17,6 +17,7 @@ from handrail.records import Record
 
 By = Literal["at", "size", "labels"]
 SHORT = 300  # characters of a prompt in a table
+NONE = np.zeros(0, int)
 TABLES, SEARCHES = 6, 24  # that are remembered
 PIECE = re.compile(r'"([^"]+)"|(\S+)')
 
@@ -99,11 +100,10 @@ def chosen(found: Index, wanted: Wanted, sizes: Mapping[str, float], among: Coll
     """
     size = np.array([sizes.get(place.id, np.nan) for place in found.places], float)
     kept = np.ones(len(found.places), bool)
-    for rows in ([*among] if among is not None else None, found.by.get(wanted.person, []) if wanted.person else None):
-        if rows is not None:
-            mine = np.zeros(len(kept), bool)
-            mine[rows] = True
-            kept &= mine
+    if among is not None:
+        kept &= np.isin(np.arange(len(kept)), [*among])
+    if wanted.person:
+        kept &= np.isin(np.arange(len(kept)), found.by.get(wanted.person, NONE))
     if wanted.task:
         kept &= found.task == wanted.task
     if wanted.kind:

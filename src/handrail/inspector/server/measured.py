@@ -3,13 +3,16 @@
 A thread would not do: reading rows, SQLite lets go of Python's lock at each, and waits for it to come back.
 """
 
+import atexit
+import os
+import pickle
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from typing import Any
 
 from handrail.errors import HandrailError, RunError
 from handrail.feedback.quality import Consensus, Quality, reliability, sheets, summary
@@ -55,31 +58,30 @@ def measure(where: str, project: str) -> Measured:
 
 def beside(where: str, project: str) -> Measured:
     """`measure` in a process of its own, which ends with this one.  Raises HandrailError."""
-    context = get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=answer, args=(there, where, project), daemon=True)
-    process.start()
-    there.close()
-    try:
-        found = here.recv()
-    except EOFError:
-        raise RunError("the process that measures the labels has ended", "", "is there enough memory?") from None
-    finally:
-        process.join()
+    command = [sys.executable, "-c", "from handrail.inspector.server.measured import answer; answer()"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        atexit.register(process.kill)
+        told, _ = process.communicate(pickle.dumps((where, project)))
+        atexit.unregister(process.kill)
+    if process.returncode:
+        raise RunError("the process that measures the labels has ended", "", "is there enough memory?")
+    found = pickle.loads(told)
     if isinstance(found, HandrailError):
         raise found
     assert isinstance(found, Measured)
     return found
 
 
-def answer(there: Connection, where: str, project: str) -> None:
-    """The process: one answer."""
-    found: Any
+def answer() -> None:
+    """The process: a question from its parent, one answer.  Ctrl-C is for the parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    found: Measured | HandrailError
     try:
-        found = measure(where, project)
+        found = measure(*pickle.load(sys.stdin.buffer))
     except HandrailError as error:
         found = error
-    there.send(found)
+    sys.stdout.buffer.write(pickle.dumps(found))
 
 
 @dataclass

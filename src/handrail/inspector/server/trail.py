@@ -12,17 +12,19 @@ from handrail.inspector.server.stores import Stores
 
 
 def trail(found: list[Origin], runs: Runs, stores: Stores) -> list[dict[str, Any]]:
-    """The files of labels behind a run as its page shows them: which run read each, and where its labels can be looked at."""
-    found_at = []
+    """The files of labels behind a run: which run read each, and where its labels can be looked at."""
+    told = []
     for origin in found:
         run = origin.run.resolve()
         below = run.relative_to(runs.root).as_posix() if run.is_relative_to(runs.root) else ""
         store = stores.at(origin.store) if origin.store else None
-        opened = store is not None and store.db is not None
-        project = origin.note.project if origin.note else only_project(store.db) if opened and store.db else ""
-        about = {"origin": origin, "kept": shown(origin.store), "run": below, "store": store if opened else None, "project": project}
-        found_at.append(about | {"query": urlencode({"store": store.name, "project": project}) if opened and store and project else ""})
-    return found_at
+        if store is None or store.db is None:
+            told.append({"origin": origin, "run": below, "kept": shown(origin.store), "opened": False, "query": ""})
+            continue
+        project = origin.note.project if origin.note else only_project(store.db)
+        query = urlencode({"store": store.name, "project": project}) if project else ""
+        told.append({"origin": origin, "run": below, "kept": store.name, "opened": True, "query": query})
+    return told
 
 
 def only_project(db: Looked) -> str:

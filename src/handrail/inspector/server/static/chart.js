@@ -113,7 +113,7 @@ export class Chart {
     }
     const about = Math.max(2, Math.floor(width / 90));
     const marks = this.times ? marksOfTime(x0, x1, about) : ticks(x0, x1, about).filter((x) => x >= x0 && x <= x1 && Number.isInteger(x)).map((x) => [x, number(x)]);
-    for (const [x, text] of marks) made.append(s("text", { x: this.x(x), y: HEIGHT - 8, class: "tick", "text-anchor": "middle" }, text));
+    for (const [x, text] of marks) made.append(s("text", { x: this.x(x), y: HEIGHT - 8, class: "tick", "text-anchor": this.times && this.x(x) > width - 30 ? "end" : "middle" }, text));
     for (const one of this.findings) {
       if (one.step < x0 || one.step > x1) continue;
       const x = this.x(one.step);

@@ -9,7 +9,7 @@ const link = (path) => h("a", { href: `/labels/${encoded(path)}` }, path);
 
 function line(one) {
   const from = `${number(one.labels)} ${one.labels === 1 ? "label" : "labels"} of it`;
-  return h("li", {}, link(one.run), h("span", { class: "badge" }, one.stage), h("span", { class: "soft small" }, one.through ? [`through `, link(one.through)] : from));
+  return h("li", { class: "row" }, link(one.run), h("span", { class: "badge" }, one.stage), h("span", { class: "soft small" }, one.through ? [`through `, link(one.through)] : from));
 }
 
 const found = await ask("learnt", asked);

@@ -22,7 +22,7 @@ const table = new Table(find("#table"), COLUMNS, asked, {
   open: (one) => location.assign(address(one)),
   choose: tell,
   cell(one, name) {
-    if (name === "at") return moment(one.at).replace(" UTC", "");
+    if (name === "at") return when(one.at);
     if (name === "size") return placed(one.size, 2);
     if (name === "labels") return number(one.labels);
     if (name === "task") return one.task;
@@ -32,6 +32,12 @@ const table = new Table(find("#table"), COLUMNS, asked, {
     find("#count").textContent = `${number(found.total)} ${found.total === 1 ? "item" : "items"}${filtered() ? ` of ${number(found.items)}` : ""}${found.measured ? "" : ", how far answers are apart is being computed"}`;
   },
 });
+
+/** When something was last done, in UTC; on a narrow screen the day alone. */
+function when(at) {
+  const text = moment(at);
+  return at ? [h("span", { class: "beyond" }, text.slice(0, 5)), text.slice(5, 10), h("span", { class: "beyond" }, text.slice(10, 16))] : text;
+}
 
 function marks(one) {
   const found = [one.purpose !== "work" && one.purpose, one.flagged && "flagged", one.skipped && "skipped", one.settled && "settled"].filter(Boolean);

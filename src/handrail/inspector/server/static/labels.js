@@ -38,21 +38,24 @@ function curves() {
   if (came?.times !== pace.unit) {
     came = group.add(new Chart({ caption: `Labels ${{ hour: "an" }[pace.unit] ?? "a"} ${pace.unit}`, times: pace.unit }));
     soFar = group.add(new Chart({ caption: "Labels so far", times: pace.unit, note: "Checks and practice count too. Times are in UTC." }));
+    soFar.node.append(h("ul", { class: "legend small", id: "legend" }));
     group.charts = [came, soFar];
     find("#curves").replaceChildren(came.node, soFar.node);
   }
   came.set([{ label: "labels", colour: 1, xs: pace.times, ys: pace.came }]);
-  soFar.set(Object.entries(pace.so_far).map(([label, ys], i) => ({ label, colour: (i % 8) + 1, xs: pace.times, ys })));
+  const tasks = Object.entries(pace.so_far).map(([label, ys], i) => ({ label, colour: (i % 8) + 1, xs: pace.times, ys }));
+  soFar.set(tasks);
+  find("#legend").replaceChildren(...(tasks.length > 1 ? tasks.map(({ label, colour }) => h("li", {}, h("span", { class: `dot c${colour}` }), label)) : []));
 }
 
 // ---- figures with their intervals ----
 
-/** A figure as text and as a line from `low` to `high` with its interval on it. */
-function figure(found, { share = false, low = share ? 0 : -1 } = {}) {
+/** A figure as text and as a line from `low` to 1 with its interval on it. */
+function figure(found, { share = false, low = share ? 0 : -1, more = "" } = {}) {
   if (!found || found.value === null) return h("span", { class: "soft" }, !found?.n ? "–" : found.n < FEWEST ? `too few (${found.n})` : "not defined: all are alike");
   const tell = share ? percent : (x) => placed(x, 2), x = (value) => 4 + 112 * (Math.min(1, Math.max(low, value)) - low) / (1 - low);
-  const drawn = s("svg", { viewBox: "0 0 120 12", class: "within", "aria-hidden": "true" }, s("line", { x1: 4, x2: 116, y1: 6, y2: 6, class: "axis" }), s("line", { x1: x(found.low), x2: x(found.high), y1: 6, y2: 6, class: "interval" }), s("circle", { cx: x(found.value), cy: 6, r: 3.5, class: "fill c1" }));
-  return h("div", { class: "figure" }, h("b", {}, tell(found.value)), h("span", { class: "soft small" }, ` ${tell(found.low)} to ${tell(found.high)}; n = ${number(found.n)}`), drawn);
+  const drawn = s("svg", { viewBox: "0 0 120 12", class: "within", "aria-hidden": "true" }, s("line", { x1: 4, x2: 116, y1: 6, y2: 6, class: "axis" }), s("line", { x1: x(found.low), x2: x(found.high), y1: 6, y2: 6, class: "interval" }), s("line", { x1: x(found.value), x2: x(found.value), y1: 1, y2: 11, class: "value" }));
+  return h("div", { class: "figure" }, h("b", {}, tell(found.value)), h("span", { class: "soft small" }, ` ${tell(found.low)} to ${tell(found.high)}; n = ${number(found.n)}${more}`), drawn);
 }
 
 function part(one) {
@@ -82,8 +85,11 @@ function judged() {
 
 function people() {
   const parts = quality?.quality?.parts ?? [];
-  const of = (name, key) => parts.map((one) => one[key].find((each) => each.labeller === name)).filter(Boolean);
-  const each = (found, what) => (found.length ? found.map(what) : "–");
+  const named = (one, node) => (parts.length > 1 ? h("div", {}, h("div", { class: "small soft" }, one.criterion || one.kind), node) : node);
+  const cell = (name, key, tell) => {
+    const found = parts.map((one) => [one, one[key].find((each) => each.labeller === name)]).filter(([, each]) => each);
+    return h("td", {}, found.length ? found.map(([one, each]) => named(one, tell(each))) : "–");
+  };
   find("#people").hidden = !now.people.length;
   find("#people tbody").replaceChildren(
     ...now.people.map((one) =>
@@ -93,10 +99,9 @@ function people() {
         h("td", { class: "number" }, number(one.labels)),
         h("td", { class: "number" }, number(one.skipped)),
         h("td", { class: "number" }, one.seconds === null ? "–" : duration(one.seconds)),
-        h("td", {}, each(of(one.labeller, "reliability"), (found) => figure(found.accuracy, { share: true }))),
-        h("td", { class: "number" }, each(of(one.labeller, "reliability"), (found) => h("div", {}, placed(found.weight, 2)))),
-        h("td", {}, each(of(one.labeller, "consistency"), (found) => figure(found.share, { share: true }))),
-        h("td", {}, each(of(one.labeller, "gold"), (found) => figure(found.share, { share: true }))),
+        cell(one.labeller, "reliability", (found) => figure(found.accuracy, { share: true, more: `; weight ${placed(found.weight, 2)}` })),
+        cell(one.labeller, "consistency", (found) => figure(found.share, { share: true })),
+        cell(one.labeller, "gold", (found) => figure(found.share, { share: true })),
         h("td", { class: "small soft" }, moment(one.first)),
         h("td", { class: "small soft" }, moment(one.last)),
       ),
