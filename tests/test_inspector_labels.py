@@ -124,7 +124,7 @@ def test_the_progress_and_the_people_are_those_of_the_store(asked, root):
     assert {one["labeller"]: one["labels"] for one in found["people"]} == review.answered(db, "support")
     assert sum(one["skipped"] for one in found["people"]) == 1
     assert sum(found["pace"]["came"]) == found["labels"] == sum(counts[-1] for counts in found["pace"]["so_far"].values())
-    assert asked.get("/api/labels", params=ABOUT | {"version": found["version"]}).json() == {"version": found["version"]}
+    assert asked.get("/api/labels", params=ABOUT | {"version": found["version"]}).json().keys() == {"version", "tasks"}
 
 
 @pytest.mark.parametrize(("apart", "unit"), [(1.0, "second"), (60.0, "minute"), (3600.0, "hour"), (86_400.0, "day"), (7e5, "week")])
@@ -267,6 +267,13 @@ def test_an_item_leads_to_the_runs_that_learnt_from_it_and_they_lead_back(asked,
     assert "not started with these very bytes" not in page
     assert "/labels/demo" in asked.get("/run/demo/round-1/ppo").text
     assert not leads_to_labels(root / "alone") and asked.get("/labels/alone").status_code == 404
+
+
+def test_a_setting_that_can_be_no_path_is_none(tmp_path):
+    run = made_run(tmp_path / "runs/run", steps=0, words="long " * 100, home="~nobody-of-this-name/x", empty="", deep="a/" * 300)
+    assert not leads_to_labels(run) and origins(run) == []
+    made = asking(tmp_path / "runs")
+    assert made.get("/run/run").status_code == 200 and made.get("/labels").status_code == 200
 
 
 # --- what is not shown, and what is not changed ---

@@ -17,6 +17,7 @@ from handrail.feedback.provenance import Provenance
 DEPTH = 3  # how far below a round's folder its run folders may stand
 LONGEST = 2**28  # bytes of a file that is searched for the ids of labels
 BEGINNING = 2**16  # bytes in which the first of them would stand
+NAME = 255  # bytes of a file's name at most
 LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -76,7 +77,7 @@ def read_by(folder: Path) -> Iterator[tuple[Path, str, Path]]:
             continue
         seen.add(run.resolve())
         for key, value in leaves(read_config(run)):
-            path = Path(value).expanduser()
+            path = path_of(value)
             if (behind := run_of(path)) is not None:
                 runs.append(behind)
             yield from ((run, key, file) for file in files_at(path))
@@ -93,6 +94,14 @@ def runs_below(folder: Path) -> Iterator[Path]:
     """The run folders in a round's folder."""
     for depth in range(1, DEPTH + 1):
         yield from (path.parent for path in folder.glob("/".join(["*"] * depth) + "/inputs.json"))
+
+
+def path_of(text: str) -> Path:
+    """A text as a path, whatever it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # the home of somebody who is not there
+        return Path(text)
 
 
 def run_of(path: Path) -> Path | None:
@@ -182,4 +191,5 @@ def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for value in settings:
             yield from leaves(value, prefix)
     elif isinstance(settings, str) and 0 < len(settings) < 1000 and "\n" not in settings and "\0" not in settings:
-        yield prefix, settings
+        longest = max(len(part.encode("utf-8", "replace")) for part in settings.split("/"))
+        yield from [(prefix, settings)] if longest <= NAME else []

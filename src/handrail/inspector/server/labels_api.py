@@ -15,7 +15,7 @@ from handrail.inspector.server.api import answer
 from handrail.inspector.server.items import Index, Items, Wanted, window
 from handrail.inspector.server.measured import Measures, State
 from handrail.inspector.server.one_item import compared, learnt_by, one_item, rewards, together
-from handrail.inspector.server.overview import overview
+from handrail.inspector.server.overview import overview, tasks_of
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.runs import Runs
 from handrail.inspector.server.said import said
@@ -74,10 +74,10 @@ def item_known(request: Request, store: str, id: str) -> tuple[Place, projects.T
 
 @router.get("/labels")
 def labels(request: Request, store: Name, project: Id, version: str = "") -> JSONResponse:
-    """How far the tasks of a project are, how its labels came in and from whom; nothing where all is as it was in that `version`."""
+    """How far the tasks of a project are; and, where labels have come since that `version`, how they came in and from whom."""
     where = place(request, store, project)
-    now = "-".join(map(str, browse.version(where.db, project)))
-    return answer({"version": now} | (overview(where.db, where.table(request)) if now != version else {}))
+    now, found = "-".join(map(str, browse.version(where.db, project))), where.table(request)
+    return answer({"version": now, "tasks": tasks_of(where.db, found)} | (overview(found) if now != version else {}))
 
 
 @router.get("/quality")

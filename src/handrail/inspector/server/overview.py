@@ -16,18 +16,19 @@ SPANS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800
 POINTS = 120  # of a curve at most
 
 
-def overview(db: Looked, found: Index) -> dict[str, Any]:
-    """The tasks of a project, how its labels came in, and who gave them.  Raises InputError, StorageError."""
+def overview(found: Index) -> dict[str, Any]:
+    """How the labels of a project came in, and who gave them."""
     given = [one for one in found.done if one.purpose != "adjudication"]
-    tasks = [task_of(db, task, found) for task in projects.all_tasks(db, found.project)]
     return {
-        "tasks": tasks,
-        "items": len(found.places),
         "labels": sum(one.state == "done" for one in given),
-        "settled": int(found.settled.sum()),
         "pace": pace([one for one in given if one.state == "done"]),
         "people": people_of(given),
     }
+
+
+def tasks_of(db: Looked, found: Index) -> list[dict[str, Any]]:
+    """The tasks of a project with how far each is.  Raises InputError, StorageError."""
+    return [task_of(db, task, found) for task in projects.all_tasks(db, found.project)]
 
 
 def task_of(db: Looked, task: projects.Task, found: Index) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from handrail.errors import DataError, HandrailError
 from handrail.feedback import provenance
 from handrail.feedback.store.database import file_of, shown, without_password
 from handrail.feedback.store.looking import Looked, look
-from handrail.inspector.origins import files_at, leaves
+from handrail.inspector.origins import files_at, leaves, path_of
 from handrail.inspector.server.runs import Runs
 
 FILE = "feedback.db"  # what a store is called unless somebody calls it otherwise
@@ -71,7 +71,7 @@ class Stores:
         """The notes that stand among the runs, and those beside files that runs have read."""
         notes = {folder / name for folder, files in self.runs.walk() for name in files if name.endswith(NOTE)}
         for entry in self.runs.all():
-            files = (file for _, value in leaves(entry.config) for file in files_at(Path(value).expanduser()))
+            files = (file for _, value in leaves(entry.config) for file in files_at(path_of(value)))
             notes |= {note.resolve() for file in files if (note := provenance.beside(file)).is_file()}
         return sorted(notes)
 

@@ -10,15 +10,17 @@ const place = find("#tasks"), { query } = place.dataset, asked = { store: place.
 const KINDS = { compare: "compare two", rank: "put several in order", rate: "rate", demonstrate: "write the ideal response", chat: "chat with two models" };
 const FEWEST = 10; // items; from fewer no coefficient is given
 const group = new Group();
-let now = { version: "" }, quality = null, came = null, soFar = null;
+let now = { version: "" }, shown = "", quality = null, came = null, soFar = null;
 
 const items = (more) => `/items?${query}&${new URLSearchParams(more)}`;
 const plural = (n, one) => `${number(n)} ${one}${n === 1 ? "" : "s"}`;
 const percent = (x) => `${Math.round(100 * x)} %`;
 
-function tasks() {
+function tasks(found) {
+  if (JSON.stringify(found) === shown) return;
+  shown = JSON.stringify(found);
   place.replaceChildren(
-    ...now.tasks.map((task) =>
+    ...found.map((task) =>
       h(
         "li", { class: "card" },
         h("h3", {}, h("a", { href: items({ task: task.name }) }, said(task.title)), task.paused ? h("span", { class: "badge" }, "paused") : null),
@@ -111,9 +113,9 @@ function people() {
 
 again(async () => {
   const found = await ask("labels", { ...asked, version: now.version });
+  tasks(found.tasks);
   if (found.version !== now.version) {
     now = found;
-    tasks();
     curves();
     people();
   }
