@@ -35,6 +35,7 @@ ROOMS: dict[str, str] = {  # in the order in which they may import each other
     "selftest": EVERYTHING,
     "compare": EVERYTHING,
     "search": EVERYTHING,
+    "plan": EVERYTHING,
     "cli": EVERYTHING,
     "__main__": EVERYTHING,
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import handrail
-from handrail.cli import chat, compare, demo, doctor, feedback, init, search, selftest, tokens, verbs
+from handrail.cli import chat, compare, demo, doctor, feedback, init, plan, search, selftest, tokens, verbs
 from handrail.cli.frame import Json, Mode, Quiet, Verbose
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ verbs.add(app)
 search.add(app)
 compare.add(app)
 doctor.add(app)
+plan.add(app)
 chat.add(app)
 feedback.add(app)
 selftest.add(app)

@@ -10,6 +10,7 @@ Sequences are padded on the right and never joined: T5's attention knows distanc
 back only, so nothing masks its padding; the encoder's is masked by lengths.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from handrail.batch import Sequences
 from handrail.errors import ModelError
-from handrail.models.forward import Forward, Read, close, compile_for_all_shapes
+from handrail.models.forward import Forward, Read, close, compile_for_all_shapes, without_numbers
 from handrail.models.grouping import ranges
 
 
@@ -26,6 +27,19 @@ def forward_of(module: nn.Module, config: Any, autocast: bool = False, compiled:
     """The way through a model that suits its kind."""
     kind = EncoderDecoderForward if config.is_encoder_decoder else Forward
     return kind(module, config, autocast, compiled, adapter)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Sequences for one forward, and the N places that are read from what the decoder says."""
+
+    given: Tensor  # [P, S] prompts
+    seen: Tensor  # [P, S] 1 where a token stands
+    prompt_of: Tensor  # [R] which prompt is each response's
+    fed: Tensor  # [R, W] what the decoder reads
+    at: Tensor  # [N] int64, places in the R * W tokens
+    rows: Tensor  # [N] int64, sequence that each place belongs to
+    columns: Tensor  # [N] int64, token of that sequence
 
 
 class EncoderDecoderForward(Forward):
@@ -42,21 +56,26 @@ class EncoderDecoderForward(Forward):
         """Whether a prompt is encoded once for all its responses; off the CPU, sums of their gradients have no fixed order."""
         return self.device.type == "cpu"
 
-    def read(self, sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Read:
-        """Encode the prompts and decode the responses of some of the sequences."""
+    def place(self, sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Placed:
+        """What the encoder and the decoder are given of some of the sequences."""
         given, seen, prompt_of = self._prompts(sequences, members)
         fed = self._responses(sequences, members, stop)
+        reader, columns = ranges(first[members], stop[members])
+        at = reader * fed.shape[1] + columns - (sequences.prompt_lengths[members][reader] - 1)
+        return Placed(given, seen, prompt_of, fed, at, members[reader], columns)
+
+    def through(self, together: Placed) -> Read:
+        """Encode the prompts and decode the responses."""
+        seen, prompt_of = together.seen, together.prompt_of
         with self.precision(), self.activated(), self.checkpointed():
-            states = self.encode(input_ids=given, attention_mask=seen).last_hidden_state
+            states = self.encode(input_ids=together.given, attention_mask=seen).last_hidden_state
             hidden = self.decode(
-                input_ids=fed,
+                input_ids=together.fed,
                 encoder_hidden_states=states.index_select(0, prompt_of),  # sums gradients in a fixed order
                 encoder_attention_mask=seen[prompt_of],
                 use_cache=False,
             ).last_hidden_state
-        reader, columns = ranges(first[members], stop[members])
-        at = reader * fed.shape[1] + columns - (sequences.prompt_lengths[members][reader] - 1)
-        return Read(hidden.flatten(0, 1).index_select(0, at), members[reader], columns)
+        return Read(hidden.flatten(0, 1).index_select(0, together.at), together.rows, together.columns)
 
     def _prompts(self, sequences: Sequences, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[P, S] prompts, different ones where they are shared; [P, S] 1 where a token stands; [R] which is each member's."""
@@ -82,7 +101,7 @@ class EncoderDecoderForward(Forward):
         fed[:, 0] = self.start
         return fed
 
-    def _joins(self) -> bool:
+    def _may_join(self) -> bool:
         return False
 
 
@@ -119,6 +138,8 @@ def logits_of(causal: PreTrainedModel, forward: Forward) -> Logits:
 
     Some of T5's kin scale what goes into the head by 1 / sqrt(H), and their configs say so in different ways.
     """
+    if without_numbers(causal):
+        return Logits(causal, 1.0)
     was_training = causal.training
     causal.eval()
     try:

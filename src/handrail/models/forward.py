@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -62,7 +63,7 @@ class Forward:
         take_layouts()
         self.call: Callable[..., Any] = compile_for_all_shapes(module, self.device) if compiled else module
         self.joins = False
-        self.joins = self._joins()
+        self.joins = self._may_join() and (without_numbers(module) or self._joins())
 
     @property
     def tokens(self) -> int:
@@ -85,8 +86,15 @@ class Forward:
 
     def read(self, sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Read:
         """One forward over some of the sequences, read at the tokens first .. stop - 1 of each ([B] of all)."""
+        return self.through(self.place(sequences, members, first, stop))
+
+    def place(self, sequences: Sequences, members: Tensor, first: Tensor, stop: Tensor) -> Any:
+        """How these sequences stand in a forward: index arithmetic, which asks the model nothing."""
         where = (sequences, members, first, stop)
-        together = joined(*where, share=self.shares) if self.joins else padded(*where)
+        return joined(*where, share=self.shares) if self.joins else padded(*where)
+
+    def through(self, together: Any) -> Read:
+        """One forward over what `place` returned."""
         flat = self.run(self.call, together).flatten(0, 1)
         # A prompt's last token is read once for each response; unlike [at], this sums their gradients in a fixed order.
         return Read(flat.index_select(0, together.at), together.rows, together.columns)
@@ -147,12 +155,14 @@ class Forward:
                 "shorten or leave out long prompts, or generate fewer new tokens",
             )
 
+    def _may_join(self) -> bool:
+        """Whether the model is of the kind that can be asked."""
+        takes = inspect.signature(self.module.forward).parameters
+        return "position_ids" in takes and self.config._attn_implementation == "sdpa" and min(self.context, self.config.vocab_size) >= PROBE
+
     @torch.no_grad()
     def _joins(self) -> bool:
         """Whether sequences in one row change nothing: another neighbour no bit, and no neighbour nothing beyond rounding."""
-        takes = inspect.signature(self.module.forward).parameters
-        if "position_ids" not in takes or self.config._attn_implementation != "sdpa" or min(self.context, self.config.vocab_size) < PROBE:
-            return False
         one, other = torch.arange(PROBE - 2) * 7 % self.config.vocab_size, torch.arange(PROBE) * 5 % self.config.vocab_size
         was_training = self.module.training
         self.module.eval()
@@ -214,6 +224,11 @@ def compile_for_all_shapes(module: nn.Module, device: torch.device) -> Callable[
     settings: Any = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, 64)  # roles, with and without gradients; beyond it nothing is fused
     return torch.compile(module, dynamic=True)
+
+
+def without_numbers(module: nn.Module) -> bool:
+    """Whether the weights are shapes alone, as `handrail plan` has them: then nothing can be tried out, and the best is taken on trust."""
+    return isinstance(next(module.parameters()), FakeTensor)
 
 
 def close(a: Tensor, b: Tensor, limit: float) -> bool:

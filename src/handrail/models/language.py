@@ -13,7 +13,7 @@ from handrail.batch import Sequences
 from handrail.errors import ModelError
 from handrail.models.adapters import adapter_of, base_of, merged, save_adapter
 from handrail.models.encoder_decoder import forward_of, logits_of
-from handrail.models.forward import Read, close
+from handrail.models.forward import Read, close, without_numbers
 from handrail.models.load import load_causal
 from handrail.models.settings import ModelSettings
 from handrail.models.weights import freeze, load_owned, state_of, trainable, write_folder
@@ -169,6 +169,8 @@ class LanguageModel:
         """Whether the head on the trunk's output is all that the model does."""
         if self.project is None or self.trunk is self.causal:
             return False
+        if without_numbers(self.causal):
+            return True
         ids = torch.arange(6, device=self.device)[None] * 7 % self.causal.config.vocab_size
         was_training = self.causal.training
         self.causal.eval()

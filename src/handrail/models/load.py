@@ -78,9 +78,9 @@ def load_causal(settings: ModelSettings) -> PreTrainedModel:
     return prepared(hf, settings)
 
 
-def new_model(settings: NewModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model of random weights for a tokenizer.  Torch's random state decides them: seed it before."""
-    config = LlamaConfig(
+def new_config(settings: NewModel, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """What a new model for a tokenizer is."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
         intermediate_size=settings.feed_forward,
@@ -92,7 +92,11 @@ def new_model(settings: NewModel, tokenizer: PreTrainedTokenizerBase) -> PreTrai
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config).to(device()).eval()  # type: ignore[arg-type]
+
+
+def new_model(settings: NewModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A model of random weights for a tokenizer.  Torch's random state decides them: seed it before."""
+    return LlamaForCausalLM(new_config(settings, tokenizer)).to(device()).eval()  # type: ignore[arg-type]
 
 
 def prepared(hf: PreTrainedModel, settings: ModelSettings) -> PreTrainedModel:

@@ -69,7 +69,7 @@ class NativeEngine:
                 if policy.causal.config.is_encoder_decoder:
                     Waves(policy, self.slots, sampling, end).run(rows, seeds, progress)
                 else:
-                    _Flight(_Decoder(policy), self._room_for(rows), sampling, end).run(rows, seeds, progress)
+                    _Flight(Decoder(policy), self._room_for(rows), sampling, end).run(rows, seeds, progress)
         return rollout_of(rows)
 
     def _room_for(self, rows: list[Row]) -> SlotCache:
@@ -87,7 +87,7 @@ class NativeEngine:
         return self._cache
 
 
-class _Decoder:
+class Decoder:
     """Forwards of one model over slots of a cache, with every mask and position explicit."""
 
     def __init__(self, policy: "LanguageModel"):
@@ -145,7 +145,7 @@ class _Flight:
 
     def __init__(
         self,
-        decoder: _Decoder,
+        decoder: Decoder,
         cache: SlotCache,
         sampling: Sampling,
         end: End,

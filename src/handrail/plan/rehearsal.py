@@ -1,0 +1,211 @@
+"""The stand for a rehearsal: models that are shapes alone, sequences of the lengths that are to be expected, and a meter."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+
+from handrail.batch import Sequences
+from handrail.models import Heads, LanguageModel, Lora, ModelSettings, OneTrunk, ScalarModel, groups, resolve
+from handrail.models.adapters import add_adapter, lora_config
+from handrail.models.encoder_decoder import trunk_of
+from handrail.models.forward import Read, recompute_layers
+from handrail.models.grouping import families
+from handrail.models.load import check_origin, origin, reading
+from handrail.models.scalar import classifier
+from handrail.plan.machine import Machine
+from handrail.plan.meter import Meter
+from handrail.rollout import Sampling
+from handrail.rollout.cache import SlotCache
+from handrail.rollout.native import PREFILL_TOKENS, Decoder
+from handrail.rollout.sampling import draw
+
+SLOTS = 128  # rows in flight of the engine that is built in
+
+Role = LanguageModel | ScalarModel
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model that is there, or that an earlier stage is going to leave."""
+
+    config: PreTrainedConfig
+    heads: int = 1
+
+
+class Rehearsal:
+    """One stage, step by step, on a machine that need not be there."""
+
+    def __init__(self, machine: Machine, shapes: dict[str, Shape]):
+        self.machine, self.shapes = machine, shapes
+        self.meter = Meter(machine)
+        self.numberless = FakeTensorMode(allow_non_fake_inputs=True)
+        self.roles: dict[str, Role] = {}
+        self.weights: list[torch.nn.Parameter] = []  # those that are trained
+        self.steps = 0
+
+    @contextmanager
+    def on(self, phase: str = "", times: float = 0.0) -> Iterator[None]:
+        """Inside, tensors have no numbers, and what is done with them is counted, `times` times."""
+        with ExitStack() as inside:
+            inside.enter_context(self.numberless)
+            inside.enter_context(self.meter)
+            inside.enter_context(self.meter.phase(phase, times))
+            yield
+
+    def shape(self, settings: ModelSettings) -> Shape:
+        """Of the model that these settings name.  Raises ModelError where there is none, and none is going to be."""
+        return self.shapes[settings.path] if settings.path in self.shapes else self.of_disk(settings)
+
+    @staticmethod
+    def of_disk(settings: ModelSettings) -> Shape:
+        """Of a model that is there, by its config alone.  Raises ModelError."""
+        name = check_origin(settings)
+        config = reading(settings, lambda: AutoConfig.from_pretrained(name, **origin(settings)))
+        return Shape(config, Heads.read(getattr(config, "handrail", None) or {}, None).count)
+
+    def heads(self, path: str) -> int:
+        """Outputs of the reward model in this folder."""
+        return self.shape(ModelSettings(path=path)).heads
+
+    def causal(self, settings: ModelSettings, lora: Lora | None = None) -> PreTrainedModel:
+        """A language model with an adapter where one is given, as `load_causal` makes it."""
+        config = copy.deepcopy(self.shape(settings).config)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        with self.on(), adapters_stay():
+            hf = auto.from_config(config, dtype=getattr(torch, settings.dtype)).eval()
+            if lora:
+                add_adapter(hf, lora_config(lora, resolve(settings.path)), "default")
+            if settings.gradient_checkpointing:
+                recompute_layers(hf)
+        return hf
+
+    def policy(self, name: str, settings: ModelSettings, trained: bool = True) -> LanguageModel:
+        """A policy, or frozen a reference or a model that only writes."""
+        hf = self.causal(settings, settings.lora if trained else None)
+        with self.on():
+            model = LanguageModel(hf, settings.autocast)
+            self.roles[name] = model if trained else model.freeze()
+        return model
+
+    def scalar(self, name: str, settings: ModelSettings, heads: int = 1, trained: bool = True) -> ScalarModel:
+        """A critic or a reward model on a trunk like that of a language model."""
+        hf = self.causal(settings, settings.lora if trained else None)
+        with self.on():
+            scored = classifier(hf, trunk_of(hf), "zero", heads)  # without the copy that `from_causal` makes: there is nothing to copy
+            model = ScalarModel(scored, settings.autocast, heads=Heads(("",), heads))
+            self.roles[name] = model if trained else model.freeze()
+        return model
+
+    def trunk(self, settings: ModelSettings, shared: bool, rewarded: bool) -> OneTrunk:
+        """Policy, reference and critic as adapters on one trunk, and a reward model where there is one."""
+        hf = self.causal(settings)
+        with self.on(), adapters_stay():
+            lora = settings.lora or Lora()
+            one = OneTrunk(hf, lora, shared=shared, autocast=settings.autocast)
+            self.roles |= {"policy": one.policy, "reference": one.reference, "critic": one.critic}
+            if rewarded:  # an adapter more, as large as the others
+                add_adapter(hf, lora_config(lora, ""), "reward")
+        return one
+
+    def generate(self, policy: LanguageModel, prompts: Sequence[int], same: int, length: int, sampling: Sampling, times: float) -> None:
+        """A response of `length` tokens to each prompt, which `same` responses in a row have in common.
+
+        Args: prompts, the lengths of all prompts, one for each response; times, how often this is done.
+        """
+        if policy.causal.config.is_encoder_decoder:  # stands for it: as many rows at once, read from their first token to their last
+            rows = Sequences.of([([1] * prompt, [1] * length) for prompt in prompts[:SLOTS]])
+            with torch.no_grad():
+                self.laws(policy, rows, "act", times * len(prompts) / len(rows) * length, entropy=False)
+            return
+        slots, room = min(SLOTS, len(prompts)), sampling.max_new_tokens
+        width = max(prompts)
+        cache = SlotCache(slots, -(-(width + room) // 8) * 8, torch.bfloat16 if policy.autocast else None)
+        at_once = max(1, min(-(-slots // same), PREFILL_TOKENS // width))
+        filled = min(slots, at_once * same)
+        cache.at_prompts(0, [row // same for row in range(filled)], [width] * filled, width, torch.device("cpu"))
+        with torch.inference_mode(False), torch.no_grad():
+            with self.on("act", times * len(prompts) / filled), policy.forward.precision():
+                decoder = Decoder(policy)
+                column = torch.arange(width)
+                far = (column[:, None] - column)[None, None].expand(at_once, 1, width, width)
+                logits = decoder.logits(torch.zeros(at_once, width, dtype=torch.int64), column.expand(at_once, width), far >= 0, far, cache)
+                del logits, far
+            rounds = -(-len(prompts) // slots)
+            with self.on("act", times * rounds * length), policy.forward.precision():
+                place, kept = torch.full((slots,), cache.length - 1), torch.arange(cache.length)
+                cache.at_step(torch.arange(slots), place, cache.length)
+                far = (place[:, None] - kept)[:, None, None]
+                logits = decoder.logits(torch.zeros(slots, 1, dtype=torch.int64), place[:, None], far >= 0, far, cache)
+                draw(logits, torch.zeros(slots), sampling)
+        self.cache = cache  # stays for the next call
+
+    def laws(self, policy: LanguageModel, sequences: Sequences, phase: str, times: float, entropy: bool) -> list[Tensor]:
+        """Log-probabilities, and entropies where asked for: the widest forwards, and the time of all."""
+        first, stop = sequences.prompt_lengths - 1, sequences.lengths - 1
+        return [
+            x
+            for read in self.reads(policy, sequences, first, stop, phase, times)
+            for x in self._law(policy, read, sequences, entropy, phase, times)
+        ]
+
+    def _law(self, policy: LanguageModel, read: Read, sequences: Sequences, entropy: bool, phase: str, times: float) -> list[Tensor]:
+        with self.on(phase, times):
+            logp, spent = policy.law(read, sequences.ids, 1.0, entropy)
+        return [logp, spent] if entropy else [logp]
+
+    def values(self, model: ScalarModel, sequences: Sequences, phase: str, times: float, whole: bool = False) -> list[Tensor]:
+        """What a scalar model says at every token of the responses; with `whole`, at their last one alone."""
+        first = sequences.lengths - 1 if whole else sequences.prompt_lengths - 1
+        found = []
+        for read in self.reads(model, sequences, first, sequences.lengths, phase, times):
+            with self.on(phase, times):
+                found.append(model.read_heads(read))
+        return found
+
+    def reads(self, role: Role, sequences: Sequences, first: Tensor, stop: Tensor, phase: str, times: float) -> Iterable[Read]:
+        """The forwards that these sequences take, one by one."""
+        forward = role.forward
+        some = list(families(sequences, self.machine.tokens) if forward.shares else groups(sequences.lengths, self.machine.tokens))
+        placed = [forward.place(sequences, members, first, stop) for members in some]
+        for together in placed:
+            with self.on(phase, times):
+                read = forward.through(together)
+            yield read
+
+    def learn(self, roles: Sequence[Role], slices: Callable[[float], list[Tensor]], count: float, updates: float) -> None:
+        """Two updates of AdamW, each after two slices: then there are gradients and moments, and the peak has been seen.
+
+        Args: slices, what a forward over one gives, told how often it is done in all; count, slices in an update;
+        updates, of the whole stage.
+        """
+        self.weights = weights = [p for role in roles for p in role.parameters().values()]
+        with self.on():
+            adam = torch.optim.AdamW(weights, lr=1.0, fused=True)
+        for times in (0.0, updates):
+            for one in (0.0, times * count):
+                found = slices(one)
+                with self.on("improve", one):
+                    torch.stack([x.sum() for x in found if x.requires_grad]).sum().backward()
+                del found
+            with self.on("improve", times):
+                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                adam.step()
+                adam.zero_grad()
+        self.adam = adam
+
+
+@contextmanager
+def adapters_stay() -> Iterator[None]:
+    """Inside, no module moves to another device or dtype, as PEFT asks of each adapter: weights without numbers cannot."""
+    moves = torch.nn.Module.to
+    torch.nn.Module.to = lambda self, *_, **__: self  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module.to = moves  # type: ignore[method-assign]
