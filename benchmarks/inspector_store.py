@@ -4,11 +4,11 @@
     python benchmarks/inspector_store.py --items 1000 --browser    # smaller; also what Chromium shows
 
 Half the items are comparisons, half rankings of four responses; twelve people of differing reliability gave four labels to
-each, over twenty days; some skipped, some flagged, some took an answer back.  The rows are written as the store writes them,
-past its locks, since nobody else is there.  Every page is the first of its kind on a server that has just begun; what it
-asks for is timed over HTTP to the last byte, on the clock and by the CPU that it took, since a machine may have other work.
-Agreement and reliability are computed beside the pages: how long that takes
-from the first question on is a line of its own.
+each, over twenty days, one of them to whatever stood first; some skipped, some flagged, some took an answer back.  The rows
+are written as the store writes them, past its locks, since nobody else is there.  Every page is the first of its kind on a
+server that has just begun; what it asks for is timed over HTTP to the last byte, on the clock and by the CPU that it took,
+since a machine may have other work.  Agreement and reliability are computed beside the pages: how long that takes from the
+first question on is a line of its own.
 """
 
 import argparse
@@ -59,13 +59,15 @@ def make_store(path: Path, count: int) -> int:
         for item in review.item_states(db, task, count):
             worth = rng.standard_normal(k)
             for place, who in enumerate(rng.choice(PEOPLE, OVERLAP + (rng.random() < 0.05), replace=False)):
-                places = places_of((worth + rng.logistic(size=k) / sharp[who]).round(6).tolist())
+                order = rng.permutation(k)
+                seen = worth + rng.logistic(size=k) / sharp[who] if who else -np.argsort(order)
+                places = places_of(seen.round(6).tolist())
                 answer = Compared(better=places.index(1)) if k == 2 else Ranked(places=places)
                 acts = doing(rng, answer.model_dump(mode="json")) if place < OVERLAP else [("skip", {"reason": "I cannot tell."})]
                 where = {"task": task.id, "person": labellers[who]}
                 name, at = hashlib.sha256(f"{item.id} {who}".encode()).hexdigest()[:22], next(moments)
                 state = "done" if place < OVERLAP else "skipped"
-                asked.append(where | {"id": name, "item": item.id, "order": rng.permutation(k).tolist(), "state": state, "leased": at - 60})
+                asked.append(where | {"id": name, "item": item.id, "order": order.tolist(), "state": state, "leased": at - 60})
                 said += [where | event(rng, name, version, at, *act, state) for version, act in enumerate(acts, 1)]
     same = {"repetition": 0, "purpose": "work", "number": 0, "revision": 1, "shown": "0" * 64, "expires": 0.0, "extra": False}
     with db.write() as connection:

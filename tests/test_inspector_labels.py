@@ -306,6 +306,10 @@ def test_text_of_people_and_models_can_do_nothing_and_what_is_hidden_in_it_is_ma
     page = asked.get("/item", params={"store": STORE, "id": told["odd"]}).text
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page and "<i>odd" not in page
     assert "U+202E" in page and "\u202e" not in page
+    (reason,) = [
+        one["reason"] for one in asked.get("/api/item", params={"store": STORE, "id": told["odd"]}).json()["asked"] if one.get("reason")
+    ]
+    assert {"code": "U+202E", "name": "right-to-left override"} in reason
     row = next(row for row in asked.get("/api/items", params=ABOUT | {"task": "pairs", "count": 1}).json()["rows"])
     asked_first = asked.get("/item", params={"store": STORE, "id": row["id"]}).text
     assert "<script>alert" not in asked_first and "<img" not in asked_first.split("<main")[1]

@@ -18,7 +18,7 @@ from handrail.inspector.server.one_item import compared, learnt_by, one_item, re
 from handrail.inspector.server.overview import overview, tasks_of
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.runs import Runs
-from handrail.inspector.server.said import said
+from handrail.inspector.server.said import marked
 from handrail.inspector.server.stores import Store, Stores
 
 router = APIRouter(prefix="/api", include_in_schema=False)
@@ -120,9 +120,9 @@ def item(request: Request, store: Name, id: Id) -> JSONResponse:
     """One item with all that was said of it, and what reward models say of its responses."""
     found = whole(request, *item_known(request, store, id), id)
     content = found.pop("content")
-    messages = [{"role": message.role, "text": said(message.content)} for message in content.prompt.messages]
-    responses = [{"letter": name, "text": said(text)} for name, text in zip(found["letters"], content.responses, strict=True)]
-    return answer(found | {"messages": messages, "responses": responses, "models": list(content.models)})
+    messages = [{"role": message.role, "text": message.content} for message in content.prompt.messages]
+    responses = [{"letter": name, "text": text} for name, text in zip(found["letters"], content.responses, strict=True)]
+    return answer(marked(found | {"messages": messages, "responses": responses, "models": content.models}))
 
 
 def whole(request: Request, where: Place, task: projects.Task, id: str) -> dict[str, Any]:

@@ -74,9 +74,8 @@ def beside(where: str, project: str) -> Measured:
 
 
 def answer() -> None:
-    """The process: a question from its parent, one answer.  Ctrl-C is for the parent alone, and the pages come first."""
+    """The process: a question from its parent, one answer.  Ctrl-C is for the parent alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(10)
     found: Measured | HandrailError
     try:
         found = measure(*pickle.load(sys.stdin.buffer))

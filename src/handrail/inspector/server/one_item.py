@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from handrail.errors import HandrailError
+from handrail.errors import DataError, HandrailError
 from handrail.feedback.kinds import ANSWER, Item, Label, Turn
 from handrail.feedback.quality import Consensus
 from handrail.feedback.store import browse, review
@@ -120,16 +120,15 @@ def rewards(runs: Runs, content: Item) -> list[dict[str, Any]]:
 
 
 def tested(entry: Entry) -> dict[str, dict[str, dict[str, Any]]]:
-    """The verdicts of a reward model's run by the prompt's id and the criterion; none of any other run.  Raises DataError."""
-    path = entry.folder / FILE
+    """The verdicts of a reward model's run by the prompt's id and the criterion; none of any other run."""
     try:
-        found = path.stat() if entry.stage == "reward" else None
-    except OSError:
+        found = (entry.folder / FILE).stat() if entry.stage == "reward" else None
+        return verdicts_of(entry.folder, found.st_size, found.st_mtime_ns) if found else {}
+    except (OSError, DataError):  # of a damaged file the page of its run tells
         return {}
-    return verdicts_of(entry.folder, found.st_size, found.st_mtime_ns) if found else {}
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def verdicts_of(folder: Path, size: int, written: int) -> dict[str, dict[str, dict[str, Any]]]:
     """The same of a file of this size that was written then: it is read once."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -163,7 +162,7 @@ def learnt_by(runs: Runs, labels: Collection[str]) -> tuple[list[dict[str, Any]]
     """The runs that have learnt from one of these labels, from how many and through which run; and what could not be read."""
     found, unread = [], list[str]()
     wanted = set(labels)
-    counted: dict[tuple[str, ...], int] = {}
+    counted: dict[Path, int] = {}
     for entry in runs.all():
         try:
             behind = origins(entry.folder)
@@ -176,7 +175,7 @@ def learnt_by(runs: Runs, labels: Collection[str]) -> tuple[list[dict[str, Any]]
     return found, unread
 
 
-def counted_in(counted: dict[Any, int], origin: Origin, wanted: set[str]) -> int:
+def counted_in(counted: dict[Path, int], origin: Origin, wanted: set[str]) -> int:
     """How many of the wanted labels a file has; many runs read one file."""
     if origin.file not in counted:
         counted[origin.file] = sum(label in wanted for label in origin.labels)

@@ -111,7 +111,7 @@ export class Chart {
       made.append(s("line", { x1: LEFT, x2: width - RIGHT, y1: this.y(y), y2: this.y(y), class: y === ys[0] ? "axis" : y === 0 ? "zero" : "grid" }));
       made.append(s("text", { x: LEFT - 6, y: this.y(y) + 3.5, class: "tick", "text-anchor": "end" }, number(y)));
     }
-    const about = Math.max(2, Math.floor(width / 90));
+    const about = Math.max(2, Math.floor(width / (this.times ? 110 : 90)));
     const marks = this.times ? marksOfTime(x0, x1, about) : ticks(x0, x1, about).filter((x) => x >= x0 && x <= x1 && Number.isInteger(x)).map((x) => [x, number(x)]);
     for (const [x, text] of marks) made.append(s("text", { x: this.x(x), y: HEIGHT - 8, class: "tick", "text-anchor": this.times && this.x(x) > width - 30 ? "end" : "middle" }, text));
     for (const one of this.findings) {
