@@ -118,7 +118,7 @@ class Measures:
     def _measure(self, state: State, where: str, project: str) -> None:
         try:
             state.measured, state.problem = self._work(where, project), ""
-        except HandrailError as error:
-            state.problem = error.found
+        except (HandrailError, OSError) as error:
+            state.problem = str(error).splitlines()[0]
         finally:
             state.at, state.busy = time.monotonic(), False
