@@ -6,18 +6,22 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from desk_world import CHROMIUM, chromium
+from handrail.feedback.store import Database, labels, people
 from handrail.inspector.server import served
 from handrail.inspector.server.rows import name_of
 from handrail.recipes import dpo, ppo
 from handrail.track.lock import process_start
 from inspector_world import add_step, made_run, numbers
 from recipe_runs import make_world, metrics
+from store_world import STORE, runs_with_labels
 from test_inspector_loss import follow
 
 pytestmark = pytest.mark.slow
@@ -49,13 +53,20 @@ def root(tmp_path_factory) -> Path:
         "cause": "A pattern.",
         "remedy": "kl.beta=0.2",
     }
-    (hostile / "findings.jsonl").write_text(json.dumps(found) + "\n")
+    worse = found | {"severity": "sick", "step": 2, "first": 1}
+    (hostile / "findings.jsonl").write_text(json.dumps(found) + "\n" + json.dumps(worse) + "\n")
     made_run(runs / "long", steps=60, rows=50)
     return runs
 
 
 @pytest.fixture(scope="module")
-def where(root) -> Iterator[str]:
+def told(root) -> dict[str, str]:
+    """Runs with the labels that they learnt from; ids of items."""
+    return runs_with_labels(root)
+
+
+@pytest.fixture(scope="module")
+def where(root, told) -> Iterator[str]:
     with served(root) as address:
         yield address
 
@@ -99,6 +110,7 @@ def seat(browser, where) -> Iterator[Seat]:
     made.close()
 
 
+SUPPORT = urlencode({"store": STORE, "project": "support"})
 PAGES = {
     "/": "#runs tbody tr",
     "/run/pair/ppo-0": "#curves .curve",
@@ -112,17 +124,26 @@ PAGES = {
     "/microscope/reward?row=1": "#beside .card",
     "/frontier/long": ".frontier svg",
     "/reward/reward": ".mistake",
+    "/labels/demo/round-1/ppo": ".card .button",
+    f"/labels?{SUPPORT}": "#parts .figure",
+    f"/items?{SUPPORT}": ".line .prompt:not(:empty)",
     "/run/nowhere": "h1",
 }
 
 
+def item(id: str) -> str:
+    """The address of an item."""
+    return f"/item?{urlencode({'store': STORE, 'id': id})}"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", SIZES)
-def test_every_page_is_whole_accessible_and_asks_nobody_else(browser, where, width, scheme, tmp_path):
+def test_every_page_is_whole_accessible_and_asks_nobody_else(browser, where, told, width, scheme, tmp_path):
     seat = Seat(browser, where, width, scheme)
     axe = AXE.read_text(encoding="utf-8")
     shots = Path(os.environ.get("HANDRAIL_SCREENSHOTS", tmp_path))
-    for number, (path, ready) in enumerate(PAGES.items()):
+    of_items = {item(told[name]): "#learnt[aria-busy=false]" for name in ("odd", "film")}
+    for number, (path, ready) in enumerate((of_items | PAGES).items()):
         page = seat.look(path, ready)
         page.wait_for_timeout(300)
         page.screenshot(path=shots / f"{number}-{width}-{scheme}.png", full_page=True)
@@ -322,3 +343,50 @@ def test_what_a_model_wrote_is_text_and_what_is_hidden_in_it_is_marked(seat):
         assert page.locator("main img, main script, main a[href^=javascript]").count() == 0
         assert page.title() not in ("1", "2")
         assert "U+202E" in page.inner_text("main"), path
+
+
+def test_a_finding_that_became_worse_stands_once_in_the_list_and_twice_on_the_curve(seat):
+    page = seat.look("/run/hostile", "#findings li")
+    assert page.locator("#findings li").count() == 1
+    assert page.locator("#findings li .badge").inner_text() == "sick"
+    assert page.locator("#findings li .chip").all_inner_texts() == ["warning from step 1", "sick at step 2"]
+    marks = page.locator("#curves figure").first.locator(".finding")
+    assert marks.evaluate_all("all => all.map((one) => one.getAttribute('class'))") == ["finding warn", "finding bad"]
+
+
+def test_items_are_found_by_filters_and_keys_and_lead_to_runs_and_back(seat, told):
+    page = seat.look(f"/items?{SUPPORT}", ".line .prompt:not(:empty)")
+    page.fill("#words", '"a film 0"')
+    until(page, "document.querySelector('#count').textContent.startsWith('1 item of ')")
+    page.focus("#table")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("#detail .text")
+    assert "Name a film 0" in page.inner_text("#detail")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#learnt a")
+    assert told["film"] in page.url and "orders 2 of the 3 pairs" in page.inner_text("main")
+    page.click("#learnt a >> nth=0")
+    page.click("text=The items behind them")
+    page.wait_for_selector(".line .prompt:not(:empty)")
+    assert page.inner_text("#count").startswith("12 items of")
+    page.click("#only button")
+    until(page, "document.querySelector('#count').textContent.startsWith('42 items')")
+    page.select_option("#person", "labeller-3")
+    page.check("#skipped", force=True)
+    until(page, "document.querySelector('#count').textContent.startsWith('1 item of')")
+    assert page.inner_text("#row-0 .mark >> nth=0") == "flagged"
+
+
+def test_labels_that_come_are_followed(seat, root, told):
+    page = seat.look(f"/labels?{SUPPORT}", "#people tbody tr")
+    count = "[...document.querySelectorAll('#people tbody tr')].map((row) => Number(row.children[1].textContent)).reduce((a, b) => a + b)"
+    before = page.evaluate(count)
+    other = seat.context.new_page()
+    other.goto(seat.where + item(told["odd"]))
+    other.wait_for_selector("#learnt[aria-busy=false]")
+    with closing(Database.open(root / STORE)) as db:
+        labels.submit(db, people.named(db, "labeller-1"), told["label"], labels.Submission(key="a-new-key", act="undo"))
+    until(page, f"{count} === {before - 1}")
+    until(other, "!document.querySelector('#newer').hidden")
+    other.click("#newer a")
+    other.wait_for_selector("text=has it now")

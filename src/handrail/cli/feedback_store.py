@@ -28,10 +28,7 @@ def store(where: str, *, make: bool = False) -> Iterator["Database"]:
     from handrail.feedback.store import Database
     from handrail.feedback.store.database import file_of
 
-    if where.startswith("$"):  # as a round's settings name it
-        if where[1:] not in os.environ:
-            raise InputError(f"{where}: there is no such environment variable", "the one that holds the store's URL", GIVE)
-        where = os.environ[where[1:]]
+    where = meant(where)
     path = file_of(where)
     new = path is not None and not path.exists()
     if path is not None:
@@ -43,6 +40,15 @@ def store(where: str, *, make: bool = False) -> Iterator["Database"]:
         yield db
     finally:
         db.close()
+
+
+def meant(where: str) -> str:
+    """A path or URL, which an environment variable may hold: $NAME, as a round's settings name it.  Raises InputError."""
+    if not where.startswith("$"):
+        return where
+    if where[1:] not in os.environ:
+        raise InputError(f"{where}: there is no such environment variable", "the one that holds the store's URL", GIVE)
+    return os.environ[where[1:]]
 
 
 def check(path: Path, make: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from handrail.cli.feedback_store import meant
 from handrail.cli.frame import Assignments, Config, loading, out, verb
 from handrail.cli.results import described, example, following, learnt, lines, panel, read
 from handrail.cli.settings_help import WithSettings, schema
@@ -25,6 +26,10 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a 
 ReportFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; RUN/report.html if not given.")]
 Runs = Annotated[Path, typer.Argument(metavar="RUNS", help="A folder with run folders in it, or one run's.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0 takes any that is free.")]
+Store = Annotated[
+    str,
+    typer.Option("--db", metavar="PATH|URL", help="The feedback store.", show_default="the stores of the runs, and ./feedback.db"),
+]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 
 
@@ -300,10 +305,11 @@ def report(run: RunFolder, file: ReportFile = None, open_it: Open = False) -> di
 
 
 @verb
-def inspect(runs: Runs = Path("runs"), port: Port = 8001, open_it: Open = False) -> dict:
+def inspect(runs: Runs = Path("runs"), port: Port = 8001, db: Store = "", open_it: Open = False) -> dict:
     """Look at runs in the browser, also while they go on: curves, every sampled response, every token with its arithmetic.
 
-    The pages are for this machine alone, need no network, and change nothing in the folders.
+    And at the labels behind them: how they come in, how far people agree, every item with who said what of it. The pages are
+    for this machine alone, need no network, and change nothing in folders or stores.
 
     Example:  [bold]handrail inspect runs --open[/]
     """
@@ -315,5 +321,5 @@ def inspect(runs: Runs = Path("runs"), port: Port = 8001, open_it: Open = False)
             webbrowser.open(where)
 
     with suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
-        serve(runs, port, begun)
+        serve(runs, port, begun, meant(db))
     return {"runs": str(runs)}

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from handrail.feedback.provenance import Provenance
 
 DEPTH = 3  # how far below a round's folder its run folders may stand
 LONGEST = 2**28  # bytes of a file that is searched for the ids of labels
+BEGINNING = 2**16  # bytes in which the first of them would stand
+NAME = 255  # bytes of a file's name at most
+LINES = (".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True)
@@ -45,26 +49,38 @@ def origins(folder: Path) -> list[Origin]:
 
     Raises InputError where there is no run, DataError for a note that does not fit its file.
     """
+    found: dict[tuple[Path, str], Origin] = {}
+    for run, key, file in read_by(folder):
+        origin = origin_of(run, key, file, read_inputs(run))
+        if origin is not None:
+            found.setdefault((file.resolve(), str(run)), origin)
+    return list(found.values())
+
+
+def leads_to_labels(folder: Path) -> bool:
+    """Whether `origins` of a run folder may find something: only the beginnings of files are read.  Raises DataError."""
+    return any(provenance.beside(file).is_file() or b'"label' in beginning(file) for _, _, file in read_by(folder))
+
+
+def read_by(folder: Path) -> Iterator[tuple[Path, str, Path]]:
+    """(run, key of its config, file) of all that a run folder, or those of a round, and the runs behind it read.
+
+    Raises InputError where there is no run, DataError.
+    """
     runs = [folder] if (folder / "inputs.json").is_file() else sorted(runs_below(folder))
     if not runs:
         raise InputError(f"{folder}: no run folder in it", "a folder that training has written: with config.yaml and inputs.json")
-    found: dict[tuple[Path, str], Origin] = {}
     seen: set[Path] = set()
     while runs:
         run = runs.pop(0)
         if run.resolve() in seen:
             continue
         seen.add(run.resolve())
-        trained_on = read_inputs(run)
         for key, value in leaves(read_config(run)):
-            path = Path(value).expanduser()
+            path = path_of(value)
             if (behind := run_of(path)) is not None:
                 runs.append(behind)
-            for file in files_at(path):
-                origin = origin_of(run, key, file, trained_on)
-                if origin is not None:
-                    found.setdefault((file.resolve(), str(run)), origin)
-    return list(found.values())
+            yield from ((run, key, file) for file in files_at(path))
 
 
 def trace_command(folder: Path, found: Sequence[Origin]) -> str:
@@ -78,6 +94,14 @@ def runs_below(folder: Path) -> Iterator[Path]:
     """The run folders in a round's folder."""
     for depth in range(1, DEPTH + 1):
         yield from (path.parent for path in folder.glob("/".join(["*"] * depth) + "/inputs.json"))
+
+
+def path_of(text: str) -> Path:
+    """A text as a path, whatever it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # the home of somebody who is not there
+        return Path(text)
 
 
 def run_of(path: Path) -> Path | None:
@@ -103,8 +127,15 @@ def origin_of(run: Path, key: str, file: Path, trained_on: set[str]) -> Origin |
 
 def ids_in(file: Path) -> tuple[str, ...]:
     """The ids of labels that the lines of a file carry, each once, in order."""
-    if file.suffix not in (".jsonl", ".ndjson", ".json") or not file.is_file() or file.stat().st_size > LONGEST:
+    if file.suffix not in LINES or not file.is_file():
         return ()
+    found = file.stat()
+    return ids_of(file, found.st_size, found.st_mtime_ns) if found.st_size <= LONGEST else ()
+
+
+@lru_cache(maxsize=32)
+def ids_of(file: Path, size: int, written: int) -> tuple[str, ...]:
+    """The same of a file of this size that was written then: it is read once."""
     found: dict[str, None] = {}
     with file.open("rb") as lines:
         for line in lines:
@@ -120,12 +151,26 @@ def ids_in(file: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
+def beginning(file: Path) -> bytes:
+    """The first bytes of a file whose lines may carry ids of labels, b"" of any other."""
+    if file.suffix not in LINES or not file.is_file():
+        return b""
+    with file.open("rb") as stream:
+        return stream.read(BEGINNING)
+
+
 def read_config(run: Path) -> dict[str, Any]:
     """The settings of a run.  Raises DataError."""
     try:
-        found = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        return parsed(run / "config.yaml", (run / "config.yaml").stat().st_mtime_ns)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{run / 'config.yaml'}: cannot be read: {error}", "the config that the run wrote") from error
+
+
+@lru_cache(maxsize=1024)
+def parsed(path: Path, written: int) -> dict[str, Any]:
+    """The settings in a file that was written then: a run's never change."""
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
     return found if isinstance(found, dict) else {}
 
 
@@ -146,4 +191,5 @@ def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for value in settings:
             yield from leaves(value, prefix)
     elif isinstance(settings, str) and 0 < len(settings) < 1000 and "\n" not in settings and "\0" not in settings:
-        yield prefix, settings
+        longest = max(len(part.encode("utf-8", "replace")) for part in settings.split("/"))
+        yield from [(prefix, settings)] if longest <= NAME else []

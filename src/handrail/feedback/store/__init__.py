@@ -8,7 +8,7 @@ labels.submit(db, person, given[0].id, Submission(key=..., answer=...))       on
 snapshot, found = snapshots.take(db, "support")
 """
 
-from handrail.feedback.store import assignment, chats, flags, labels, people, projects, review, skips, snapshots
+from handrail.feedback.store import assignment, browse, chats, flags, labels, people, projects, review, skips, snapshots
 from handrail.feedback.store.database import Database
 
-__all__ = ["Database", "assignment", "chats", "flags", "labels", "people", "projects", "review", "skips", "snapshots"]
+__all__ = ["Database", "assignment", "browse", "chats", "flags", "labels", "people", "projects", "review", "skips", "snapshots"]

@@ -23,6 +23,7 @@ from handrail.errors import InputError, StorageError
 
 BUSY = 10.0  # seconds to wait for another process that writes to the same SQLite file
 SECRETS = ("password", "passfile", "sslpassword")  # what PostgreSQL takes in the query of a URL
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
 class Busy(StorageError):
@@ -60,7 +61,7 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema to the newest version; two processes that start at once do it one after the other."""
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations"))
+        config.set_main_option("script_location", str(MIGRATIONS))
         with self.write() as connection:
             if not self.sqlite:
                 connection.execute(text("select pg_advisory_xact_lock(704)"))
@@ -128,32 +129,44 @@ class Database:
 
 def connect(where: str) -> Engine:
     """An engine.  Raises InputError for a URL of another kind, StorageError where no file can be made."""
+    url = url_of(where)
+    if url.get_backend_name() == "postgresql":
+        return on_server(url)
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.touch(mode=0o600)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be made: {error.strerror}", "a place that can be written", "give another path") from error
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY, "check_same_thread": False}}
+    engine = create_engine(url, pool_size=20, max_overflow=40, hide_parameters=True, **options)
+    event.listen(engine, "connect", prepare)
+    return engine
+
+
+def url_of(where: str) -> URL:
+    """A path or URL as a URL of a database on disk or on a server.  Raises InputError for any other."""
     try:
         url = make_url(where) if "://" in where else URL.create("sqlite", database=where)
+        kind = url.get_backend_name()
     except ArgumentError as error:
         raise InputError(f"{shown(where)} is no database", "a path, sqlite:///PATH or postgresql://USER@HOST/NAME") from error
-    if url.get_backend_name() == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise InputError("a database in memory", "one that is on disk", "give a path")
-        path = Path(url.database)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                path.touch(mode=0o600)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be made: {error.strerror}", "a place that can be written", "give another path") from error
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY, "check_same_thread": False}}
-        engine = create_engine(url, pool_size=20, max_overflow=40, hide_parameters=True, **options)
-        event.listen(engine, "connect", prepare)
-        return engine
-    if url.get_backend_name() == "postgresql":
-        try:
-            import psycopg  # noqa: F401
-        except ImportError as error:
-            raise InputError("psycopg is not installed", "PostgreSQL needs it", "pip install 'handrail[postgres]'") from error
-        url = url.set(drivername="postgresql+psycopg")
-        return create_engine(url, pool_size=20, max_overflow=40, pool_pre_ping=True, hide_parameters=True)
-    raise InputError(f"a database of kind {url.get_backend_name()}", "sqlite or postgresql")
+    if kind not in ("sqlite", "postgresql"):
+        raise InputError(f"a database of kind {kind}", "sqlite or postgresql")
+    if kind == "sqlite" and (not url.database or url.database == ":memory:"):
+        raise InputError("a database in memory", "one that is on disk", "give a path")
+    return url
+
+
+def on_server(url: URL, **options: Any) -> Engine:
+    """An engine over PostgreSQL; `options` go to the driver.  Raises InputError without it."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise InputError("psycopg is not installed", "PostgreSQL needs it", "pip install 'handrail[postgres]'") from error
+    url = url.set(drivername="postgresql+psycopg")
+    return create_engine(url, pool_size=20, max_overflow=40, pool_pre_ping=True, hide_parameters=True, connect_args=options)
 
 
 def prepare(raw: Any, _: Any) -> None:

@@ -69,22 +69,37 @@ def view(connection: Connection, project: str, upto: int | None = None, only: An
         standings.setdefault(assignment, Standing()).apply(*event)
     columns = [assignments.c[name] for name in ("id", "item", "purpose", "repetition", "order", "revision", "shown")]
     answered = (
-        select(*columns, tasks.c.name.label("task"), items.c.item.label("content"), revisions.c.settings)
+        select(*columns, assignments.c.task.label("number"), tasks.c.name.label("task"))
         .join(tasks, assignments.c.task == tasks.c.id)
-        .join(revisions, (revisions.c.task == assignments.c.task) & (revisions.c.number == assignments.c.revision))
-        .join(items, assignments.c.item == items.c.id)
         .where(tasks.c.project == number)
     )
+    asked = select(items.c.id, items.c.item).join(tasks, items.c.task == tasks.c.id).where(tasks.c.project == number)
     if only is not None:
-        answered = answered.where(only)
+        answered, asked = answered.where(only), asked.where(items.c.id.in_(select(assignments.c.item).where(only)))
     known = {row["id"]: row for row in connection.execute(answered).mappings()}
+    contents = {item: Item.model_validate(content) for item, content in connection.execute(asked)}  # each once: many say something of it
     names: dict[int, str] = dict(connection.execute(select(people.c.id, people.c.pseudonym)).tuples().all())
-    return [label(project, known[a], standing, names) for a, standing in standings.items() if standing.answers]
+    models = chat_models(connection, number)
+    found = []
+    for assignment, standing in standings.items():
+        if standing.answers:
+            row = known[assignment]
+            found.append(label(project, row, contents[row["item"]], standing, names, models.get((row["number"], row["revision"]), ())))
+    return found
 
 
-def label(project: str, row: Any, standing: Standing, names: Mapping[int, str]) -> Label:
-    """One label, with all that was shown.  Who gave the answer that holds is its labeller: several may settle an item in turn."""
-    item = Item.model_validate(row["content"])
+def chat_models(connection: Connection, project: int) -> dict[tuple[int, int], tuple[str, ...]]:
+    """The two models of each task of chats, by its number and the revision of its settings."""
+    query = select(revisions.c.task, revisions.c.number, revisions.c.settings).join(tasks, revisions.c.task == tasks.c.id)
+    rows = connection.execute(query.where(tasks.c.project == project))
+    return {(task, revision): tuple(settings["models"]) for task, revision, settings in rows}
+
+
+def label(project: str, row: Any, item: Item, standing: Standing, names: Mapping[int, str], chatting: tuple[str, ...]) -> Label:
+    """One label, with all that was shown.  Who gave the answer that holds is its labeller: several may settle an item in turn.
+
+    `chatting`: the models of the task, where the label is a chat.
+    """
     body, at, seconds, by = standing.answers[-1]
     return Label(
         id=row["id"],
@@ -93,7 +108,7 @@ def label(project: str, row: Any, standing: Standing, names: Mapping[int, str]) 
         item=row["item"],
         prompt=item.prompt,
         responses=item.responses,
-        models=tuple(row["settings"]["models"]) if body["answer"]["kind"] == "chat" else item.models,
+        models=chatting if body["answer"]["kind"] == "chat" else item.models,
         answer=ANSWER.validate_python(body["answer"]),
         order=tuple(row["order"]),
         labeller=names[by],

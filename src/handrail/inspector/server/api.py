@@ -13,6 +13,7 @@ from handrail.inspector.folders import finite
 from handrail.inspector.lines import Method
 from handrail.inspector.seconds import REST, rest
 from handrail.inspector.server import near, traces
+from handrail.inspector.server.findings import findings
 from handrail.inspector.server.methods import method
 from handrail.inspector.server.microscope import beside, response
 from handrail.inspector.server.pages import known
@@ -45,7 +46,7 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
     lines = growing.read()
     start = since if version == growing.version else 0
     timing = found.timing(entry)
-    findings = found.shelf.of(entry.folder / "findings.jsonl").read()
+    doctor = findings(found.shelf.of(entry.folder / "findings.jsonl").read())
     return answer(
         {
             "version": growing.version,
@@ -55,7 +56,7 @@ def metrics(request: Request, path: str, version: int = -1, since: Number = 0) -
             "planned": entry.planned,
             "columns": columns(lines[start:]),
             "timing": {"since": start, "columns": columns(timing[start:]) | {REST: rest(timing)[start:]}},
-            "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in findings],
+            "findings": [{name: said(str(value)) if isinstance(value, str) else value for name, value in one.items()} for one in doctor],
         }
     )
 

@@ -14,22 +14,31 @@ from handrail import __version__
 from handrail.errors import HandrailError
 from handrail.feedback.server.app import STATIC as SHARED
 from handrail.feedback.server.security import LOOPBACK, Guard
-from handrail.inspector.server import api, pages
+from handrail.inspector.server import api, labels_api, labels_pages, pages
+from handrail.inspector.server.items import Items
+from handrail.inspector.server.measured import Measures
 from handrail.inspector.server.rows import Library
 from handrail.inspector.server.runs import Runs
+from handrail.inspector.server.stores import Stores
 
 STATIC = Path(__file__).parent / "static"
 SAME_AS_FEEDBACK = frozenset({"base.css", "theme.js", "dom.js", "icon.svg"})  # one look for all pages of Handrail
 LARGEST = 2**16  # bytes of a request; nothing is sent here but questions
 
 
-def create_app(root: Path) -> FastAPI:
-    """The app over the run folders below `root`.  Raises InputError where there is no such folder."""
+def create_app(root: Path, store: str = "", measures: Measures | None = None) -> FastAPI:
+    """The app over the run folders below `root` and over a `store`, a path or URL; "": over those that belong to the runs.
+
+    Raises InputError where there is no such folder or store, StorageError where the store cannot be read.
+    """
     app = FastAPI(title="Handrail inspector", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.runs, app.state.library = Runs(root), Library()
+    app.state.stores, app.state.items, app.state.measures = Stores(app.state.runs, store), Items(), measures or Measures()
     app.include_router(api.router)
+    app.include_router(labels_api.router)
     app.add_api_route("/shared/{name}", shared, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(labels_pages.router)
     app.include_router(pages.router)  # the last: every other address of two parts is a run's
     app.add_exception_handler(HTTPException, absent)
     app.add_exception_handler(RequestValidationError, unfit)
@@ -67,8 +76,8 @@ async def gone(request: Request, error: Exception) -> Response:
 
 
 async def damaged(request: Request, error: Exception) -> Response:
-    """A file of the run's that is not what a run writes."""
-    return told(request, 404, f"a file of the run cannot be read: {error}"[:500])
+    """A file of a run's that is not what a run writes, or a store that cannot be read."""
+    return told(request, 404, f"it cannot be read: {error}"[:500])
 
 
 def told(request: Request, status: int, found: str) -> Response:

@@ -8,10 +8,13 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from fastapi.templating import Jinja2Templates
 
+from handrail.feedback.words import moment
 from handrail.inspector import frontier, reward_model
 from handrail.inspector.folders import POLICIES
+from handrail.inspector.origins import leads_to_labels, origins
 from handrail.inspector.report import FILTERS, TEMPLATES
 from handrail.inspector.server.runs import Entry, Runs
+from handrail.inspector.server.trail import trail
 from handrail.track.view import read_summary
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -24,12 +27,15 @@ VIEWS = {  # of a run: the address, and what it is called
     "microscope": "Microscope",
     "frontier": "Frontier",
     "reward": "Reward model",
+    "labels": "Labels",
 }
 
 
 def page(request: Request, name: str, status: int = 200, **found: object) -> HTMLResponse:
     """A page from its template."""
-    return templates.TemplateResponse(request, name, {"root": request.app.state.runs.root.name, "entry": None, **found}, status)
+    return templates.TemplateResponse(
+        request, name, {"root": request.app.state.runs.root.name, "entry": None, "here": "runs", **found}, status
+    )
 
 
 def known(request: Request, path: str) -> Entry:
@@ -64,12 +70,14 @@ def of_run(request: Request, view: str, path: str) -> Response:
     entry = known(request, path)
     runs: Runs = request.app.state.runs
     there = {"run": True, "frontier": entry.stage in POLICIES and any("kl" in line for line in runs.metrics(entry)[-1:])}
-    there["reward"] = entry.stage == "reward"
+    there |= {"reward": entry.stage == "reward", "labels": leads_to_labels(entry.folder)}
     views = {name: title for name, title in VIEWS.items() if there.get(name, (entry.folder / "tokens").is_dir())}
     if view not in {*views, "prompt"}:
         raise HTTPException(404, "this run has nothing to show there")
     found = {"frontier": of_frontier, "reward": of_reward}.get(view, lambda *_: {})(entry, runs)
-    return page(request, f"{view}.html", entry=entry, view=view, views=views, **found)
+    if view == "labels":
+        found = {"trail": trail(origins(entry.folder), runs, request.app.state.stores), "moment": moment}
+    return page(request, f"{'trail' if view == 'labels' else view}.html", entry=entry, view=view, views=views, **found)
 
 
 def of_frontier(entry: Entry, runs: Runs) -> dict[str, object]:

@@ -71,12 +71,15 @@ class Runs:
         return self._entry(folder)
 
     def _folders(self) -> Iterator[Path]:
-        for place, below, _ in os.walk(self.root, followlinks=False):
+        return (folder for folder, _ in self.walk() if is_run(folder))
+
+    def walk(self) -> Iterator[tuple[Path, list[str]]]:
+        """(folder, names of the files in it) of the folder and all below it where a run may stand."""
+        for place, below, files in os.walk(self.root, followlinks=False):
             folder = Path(place)
             depth = len(folder.relative_to(self.root).parts)
             below[:] = [] if depth >= DEPTH else [n for n in below if n not in WITHIN and n[0] != "." and not ASIDE.search(n)]
-            if is_run(folder):
-                yield folder
+            yield folder, files
 
     def _entry(self, folder: Path) -> Entry | None:
         try:

@@ -25,6 +25,15 @@ def said(text: str, most: int = MOST) -> Said:
     return [piece for piece in [*pieces, text[start:]] if piece] if pieces else text
 
 
+def marked(value: Any) -> Any:
+    """The value with `said` in place of every text in it."""
+    if isinstance(value, dict):
+        return {key: marked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [marked(inner) for inner in value]
+    return said(value) if isinstance(value, str) else value
+
+
 def sendable(value: Any) -> Any:
     """The value with None for every number that JSON does not have, and half surrogate pairs written out."""
     if isinstance(value, dict):

@@ -15,25 +15,28 @@ from handrail.inspector.server.app import create_app
 HOST = "127.0.0.1"
 
 
-def serve(root: Path, port: int, begun: Callable[[str], None]) -> None:
-    """Serve the pages over `root` until the process is told to end; `begun` gets their address.  Raises InputError."""
-    server, socket, where = bound(root, port)
+def serve(root: Path, port: int, begun: Callable[[str], None], store: str = "") -> None:
+    """Serve the pages over `root` until the process is told to end; `begun` gets their address.
+
+    `store` is a path or URL; "": the stores that belong to the runs.  Raises InputError, StorageError.
+    """
+    server, socket, where = bound(root, port, store)
     with socket:
         begun(where)
         server.run(sockets=[socket])
 
 
 @contextmanager
-def served(root: Path, port: int = 0) -> Iterator[str]:
+def served(root: Path, port: int = 0, store: str = "") -> Iterator[str]:
     """The pages in a thread of this process while the block lasts; gives their address.  Raises InputError, RunError."""
-    server, socket, where = bound(root, port)
+    server, socket, where = bound(root, port, store)
     with in_a_thread(server, socket, f"the inspector could not be started at {where}"):
         yield where
 
 
-def bound(root: Path, port: int) -> tuple[uvicorn.Server, Socket, str]:
-    """A server, its socket and its address.  Raises InputError where there is no such folder or the port is taken."""
-    config = uvicorn.Config(create_app(root), HOST, port, log_level="warning", log_config=None, server_header=False)
+def bound(root: Path, port: int, store: str) -> tuple[uvicorn.Server, Socket, str]:
+    """A server, its socket and its address.  Raises what `create_app` does, and InputError where the port is taken."""
+    config = uvicorn.Config(create_app(root, store), HOST, port, log_level="warning", log_config=None, server_header=False)
     socket = Socket(AF_INET, SOCK_STREAM, IPPROTO_TCP)  # asyncio sends without delay only where the protocol is named
     socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     try:

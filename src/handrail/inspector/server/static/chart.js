@@ -4,6 +4,7 @@
 import { h } from "/shared/dom.js";
 import { number } from "./format.js";
 import { smooth, thinned } from "./smooth.js";
+import { marksOfTime, timeOf } from "./times.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const HEIGHT = 190, LEFT = 46, RIGHT = 10, TOP = 12, BOTTOM = 24;
@@ -57,8 +58,9 @@ export class Chart {
   series = [];
   findings = [];
 
-  constructor({ caption, unit = "", note = "", across = "step" }) {
-    Object.assign(this, { caption, unit, across });
+  /** `times`: the unit of a curve over times, in place of steps: seconds since 1970, in UTC. */
+  constructor({ caption, unit = "", note = "", across = "step", times = "" }) {
+    Object.assign(this, { caption, unit, across, times });
     this.holder = h("div", { class: "plot" });
     this.readout = h("div", { class: "readout", hidden: true });
     this.node = h("figure", { class: "chart" }, h("figcaption", {}, caption, unit ? h("span", { class: "soft" }, ` ${unit}`) : null), h("div", { class: "held" }, this.holder, this.readout), note ? h("p", { class: "small soft" }, note) : null);
@@ -109,8 +111,9 @@ export class Chart {
       made.append(s("line", { x1: LEFT, x2: width - RIGHT, y1: this.y(y), y2: this.y(y), class: y === ys[0] ? "axis" : y === 0 ? "zero" : "grid" }));
       made.append(s("text", { x: LEFT - 6, y: this.y(y) + 3.5, class: "tick", "text-anchor": "end" }, number(y)));
     }
-    const marks = ticks(x0, x1, Math.max(2, Math.floor(width / 90))).filter((x) => x >= x0 && x <= x1 && Number.isInteger(x));
-    for (const x of marks) made.append(s("text", { x: this.x(x), y: HEIGHT - 8, class: "tick", "text-anchor": "middle" }, number(x)));
+    const about = Math.max(2, Math.floor(width / (this.times ? 110 : 90)));
+    const marks = this.times ? marksOfTime(x0, x1, about) : ticks(x0, x1, about).filter((x) => x >= x0 && x <= x1 && Number.isInteger(x)).map((x) => [x, number(x)]);
+    for (const [x, text] of marks) made.append(s("text", { x: this.x(x), y: HEIGHT - 8, class: "tick", "text-anchor": this.times && this.x(x) > width - 30 ? "end" : "middle" }, text));
     for (const one of this.findings) {
       if (one.step < x0 || one.step > x1) continue;
       const x = this.x(one.step);
@@ -196,7 +199,8 @@ export class Chart {
     this.cross.append(s("line", { x1: px, x2: px, y1: TOP, y2: HEIGHT - BOTTOM }));
     for (const { one, i } of shown) if (one.ys[i] !== null) this.cross.append(s("circle", { cx: px, cy: this.y(one.ys[i]), r: 3.2, class: `c${one.colour}` }));
     const rows = shown.map(({ one, i }) => h("div", {}, this.drawn.length > 1 ? h("span", { class: `dot c${one.colour}` }) : null, h("b", {}, number(one.ys[i])), this.drawn.length > 1 ? h("span", {}, one.label) : null, one.low ? h("span", { class: "soft" }, `${number(one.low[i])} to ${number(one.high[i])}`) : null, this.group?.weight && !one.low ? h("span", { class: "soft" }, `raw ${number(one.raw[i])}`) : null));
-    this.readout.replaceChildren(h("div", { class: "soft" }, `${this.across} ${number(this.at)}`), ...rows);
+    const where = this.times ? timeOf(this.at, this.times) : `${this.across} ${number(this.at)}`;
+    this.readout.replaceChildren(h("div", { class: "soft" }, where), ...rows);
     const right = px > this.holder.clientWidth / 2;
     this.readout.style.left = right ? "" : `${px + 8}px`;
     this.readout.style.right = right ? `${this.holder.clientWidth - px + 8}px` : "";

@@ -18,12 +18,12 @@ export class Numbers {
   /** Fetches what has come since; says whether anything has. */
   async refresh() {
     const found = await ask(`metrics/${encoded(this.path)}`, { version: this.version, since: this.lines });
-    const before = JSON.stringify([this.version, this.lines, this.state, this.findings.length, this.timed]);
+    const before = JSON.stringify([this.version, this.lines, this.state, this.findings, this.timed]);
     joined(this, "columns", found.columns, found.since, found.lines - found.since);
     joined(this, "timing", found.timing.columns, found.timing.since, count(found.timing.columns));
     this.timed = count(this.timing);
     Object.assign(this, { lines: found.lines, version: found.version, findings: found.findings, state: found.state, planned: found.planned });
-    return before !== JSON.stringify([this.version, this.lines, this.state, this.findings.length, this.timed]);
+    return before !== JSON.stringify([this.version, this.lines, this.state, this.findings, this.timed]);
   }
 
   names() {

@@ -33,7 +33,7 @@ function level(severity) {
 }
 
 function draw() {
-  const marks = numbers.findings.filter((one) => Number.isInteger(since(one))).map((one) => ({ step: since(one), name: title(one), level: level(one.severity) }));
+  const marks = numbers.findings.flatMap((one) => one.history.map(({ step, severity }) => ({ step, name: `${title(one)}, ${severity ?? "note"}`, level: level(severity) })));
   for (const panel of told.panels) {
     const series = panel.keys.filter((key) => key in numbers.columns).map((key) => ({ label: key.replaceAll("_", " "), colour: COLOURS[key] ?? 1, ...numbers.curve(key) }));
     if (series.length) chart(panel.keys[0], panel, find("#curves")).set(series, marks);
@@ -51,11 +51,6 @@ function draw() {
   time();
 }
 
-/** The step from which it holds: often before the one at which it was found. */
-function since(one) {
-  return Number.isInteger(one.first) ? one.first : one.step;
-}
-
 function title(one) {
   return plain(one.name ?? "").replaceAll("_", " ");
 }
@@ -66,11 +61,16 @@ function findings() {
     ...numbers.findings.map((one) =>
       h(
         "li", { class: `note ${level(one.severity)}` },
-        h("div", { class: "row" }, h("strong", {}, title(one)), h("span", { class: "badge" }, said(String(one.severity ?? "note"))), Number.isInteger(since(one)) ? h("button", { type: "button", class: "chip", onclick: () => group.point(since(one)) }, `step ${since(one)}`) : null),
+        h("div", { class: "row" }, h("strong", {}, title(one)), h("span", { class: "badge" }, said(String(one.severity ?? "note"))), one.history.map((then, i) => h("button", { type: "button", class: "chip", onclick: () => group.point(then.step) }, since(one, then, i)))),
         ...[["evidence", "What it saw"], ["cause", "Likely cause"], ["remedy", "What to do"], ["change", "Try"]].map(([key, label]) => (one[key] ? h("p", {}, h("span", { class: "soft" }, `${label}: `), said(words(one[key]))) : null)),
       ),
     ),
   );
+}
+
+/** From when on it held, and when it became worse. */
+function since(one, then, i) {
+  return i ? `${then.severity} at step ${then.step}` : `${one.history.length > 1 ? `${then.severity} ` : ""}from step ${then.step}`;
 }
 
 function words(value) {
