@@ -32,7 +32,7 @@ from handrail.recipes.reinforce_parts import build as reinforce_parts
 from handrail.recipes.sft import SFT
 from recipe_runs import World, make_world
 
-MACHINE = Machine("a machine", 2**34, 2**34, 0, 0, 1.0, {torch.float32: 1e9, torch.bfloat16: 1e10}, 1e9, 1e-6, 1280, True)
+MACHINE = Machine("a machine", 2**34, 2**34, 0, 1.0, 0.0, {torch.float32: 1e9, torch.bfloat16: 1e10}, 1e9, 1e-6, 1280, True)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_products_cost_six_operations_a_weight_and_token() -> None:
     config = LlamaConfig(
         vocab_size=512, hidden_size=256, intermediate_size=704, num_hidden_layers=3, num_attention_heads=4, tie_word_embeddings=False
     )
-    only_products = Machine("", 1, 1, 0, 0, 1.0, {torch.float32: 1.0, torch.bfloat16: 1.0}, 1e30, 0.0, 1280, True)
+    only_products = Machine("", 1, 1, 0, 1.0, 0.0, {torch.float32: 1.0, torch.bfloat16: 1.0}, 1e30, 0.0, 1280, True)
     rehearsal = Rehearsal(only_products, {"m": Shape(config)})
     cfg = validate(SFT, {"model": {"path": "m"}, "data": {"path": "d"}, "batch_tokens": 1000, "epochs": 1, "held_out": 0.5}, "test")
     sft(rehearsal, cfg, Texts([1], [99], 20))

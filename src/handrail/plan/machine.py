@@ -21,19 +21,23 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes and rates.  What a plan foresees is `fixed + sampling + kept * bytes held at once`."""
+    """Bytes and rates."""
 
     name: str
     memory: int  # bytes
     free: int  # bytes that nothing else uses now
     fixed: int  # bytes of a process before it holds a tensor
-    sampling: int  # bytes more where it samples: the rows of a batch become fewer one by one, each number a shape of its own
     kept: float  # bytes that the allocator has taken for each that is held at the peak
+    holes: float  # and more for each that comes and goes, where sampling comes between the updates
     products: dict[torch.dtype, float]  # floating-point operations a second in matrix products
     bandwidth: float  # bytes a second
     call: float  # seconds that an operation takes at least
     tokens: int  # in one forward
     measured: bool
+
+    def memory_of(self, peak: int, moving: int) -> int:
+        """Bytes of a process whose tensors take `peak` at once, of which `moving` come and go between calls to the engine."""
+        return self.fixed + round(self.kept * peak + self.holes * moving)
 
     def price(self, flops: float, moved: int, precision: torch.dtype) -> float:
         """Seconds of one operation."""
@@ -68,9 +72,9 @@ REACHED = {"products": 0.4, "bandwidth": 0.7}  # of a sheet's figures, by progra
 GPU_CALL, GPU_TOKENS = 1e-5, 16384
 GPU_FIXED, GPU_KEPT = 600 * 2**20, 1.1  # CUDA's context and libraries; what its caching allocator rounds up
 
-# Kernels that oneDNN keeps for the shapes that it has met, and holes in glibc's heap.  Blocks of 32 MiB and more leave none
-# (mallopt(3), M_MMAP_THRESHOLD), so that this does not grow with the model.  Set by `benchmarks/plan_memory.py --calibrate`.
-CPU_FIXED, CPU_SAMPLING = 220 * 2**20, 170 * 2**20
+# The kernels that oneDNN keeps for the shapes that it has met and small holes in the heap; and what lies fallow there where
+# updates and sampling, whose rows become fewer one by one, take turns.  Set by `benchmarks/plan_memory.py --calibrate`.
+CPU_FIXED, CPU_HOLES = 290 * 2**20, 0.5
 
 
 def gpu(name: str) -> Machine:
@@ -85,8 +89,8 @@ def gpu(name: str) -> Machine:
         memory=sheet.memory * GIB,
         free=sheet.memory * GIB,
         fixed=GPU_FIXED,
-        sampling=0,
         kept=GPU_KEPT,
+        holes=0.0,
         products={torch.bfloat16: sheet.bfloat16 * of, torch.float32: sheet.float32 * of},
         bandwidth=sheet.bandwidth * 1e9 * REACHED["bandwidth"],
         call=GPU_CALL,
@@ -98,14 +102,14 @@ def gpu(name: str) -> Machine:
 def here() -> Machine:
     """This machine's processors, measured for about two seconds; its own memory, and what is free of it."""
     best_matmul()
-    memory, free = memory_of()
+    memory, free = installed()
     return Machine(
         name=f"this machine, {torch.get_num_threads()} threads",
         memory=memory,
         free=free,
         fixed=CPU_FIXED,
-        sampling=CPU_SAMPLING,
         kept=1.0,
+        holes=CPU_HOLES,
         products={torch.float32: products(torch.float32), torch.bfloat16: products(torch.bfloat16)},
         bandwidth=bandwidth(),
         call=call(),
@@ -119,7 +123,7 @@ def started(machine: Machine) -> Machine:
     return replace(machine, fixed=resident() + CPU_FIXED) if machine.measured else machine
 
 
-def memory_of() -> tuple[int, int]:
+def installed() -> tuple[int, int]:
     """Bytes that the machine has, or this process may use of it; and that are free."""
     pages = os.sysconf("SC_PAGE_SIZE")
     total = os.sysconf("SC_PHYS_PAGES") * pages

@@ -142,7 +142,7 @@ def rehearse(name: str, settings: Settings, texts: Texts, machine: Machine, shap
         stage=name,
         parameters=sum(count_parameters(module) for module in modules.values()),
         trained=sum(p.numel() for p in rehearsal.weights),
-        memory=machine.fixed + machine.sampling * rehearsal.samples + round(machine.kept * rehearsal.meter.peak),
+        memory=machine.memory_of(rehearsal.meter.peak, rehearsal.moving),
         steps=rehearsal.steps,
         seconds=dict(rehearsal.meter.seconds),
         used=used(Path(settings.out)),  # type: ignore[attr-defined]

@@ -49,6 +49,7 @@ class Rehearsal:
         self.weights: list[torch.nn.Parameter] = []  # those that are trained
         self.steps = 0
         self.samples = False
+        self.moving = 0  # bytes that come and go, where what samples also learns
 
     @contextmanager
     def on(self, phase: str = "", times: float = 0.0) -> Iterator[None]:
@@ -199,6 +200,7 @@ class Rehearsal:
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 adam.step()
                 adam.zero_grad()
+        self.moving = self.meter.peak - self.meter.live if self.samples else 0
         self.adam = adam
 
 
