@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/handrail demo
 
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
