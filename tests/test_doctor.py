@@ -112,6 +112,7 @@ PAIRS = {"low": 0.0, "high": 0.0, "n": 200}
 SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the run that shows it
     ("not_finite", case(lines=changed(policy_loss=lambda s: math.nan if s > 10 else 0.1))),
     ("double_start", case(preflight={"double_start": 1.0})),
+    ("memory_short", case(preflight={"slice_tokens": 1280, "slice_mib": 700.0, "moments_mib": 250.0, "memory_mib": 1000.0})),
     ("reference_differs", case(lines=changed(kl=grow(0.4, 3)))),
     ("reference_moves", case(lines=changed(kl=0.0))),
     ("engine_stale", case(lines=changed(engine_difference=lambda s: 0.02 * s))),

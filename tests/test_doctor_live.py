@@ -4,8 +4,10 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from handrail.cli import app
@@ -13,7 +15,8 @@ from handrail.doctor.live import Attendant, looks_at
 from handrail.errors import InputError, RunError
 from handrail.inspector import write_report
 from handrail.recipes.parts import RunSettings
-from handrail.recipes.preflight import preflight
+from handrail.recipes.preflight import Dry, longest_slice, preflight
+from handrail.records import Prompt
 from handrail.rollout import Sampling
 from handrail.track import Run, read_run
 from test_doctor import changed, healthy
@@ -104,6 +107,45 @@ def test_what_a_user_can_mend_still_ends_it_there(tmp_path, monkeypatch):
     monkeypatch.setattr("handrail.recipes.preflight.look", found)
     with pytest.raises(InputError):
         measured_first(tmp_path / "run")
+
+
+class Spelling:
+    """A codec of one token a letter."""
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        return [ord(letter) for letter in prompt.text]
+
+
+PLACE = SimpleNamespace(context=64, device=torch.device("cpu"))
+
+
+def test_the_longest_slice_is_gone_through_and_leaves_no_gradient():
+    weight, seen = torch.nn.Parameter(torch.ones(1)), []
+
+    def forward(sequences):
+        seen.append(sequences)
+        return [weight * sequences.lengths.sum(), torch.zeros(3)]
+
+    prompts = [Prompt.of("a" * n) for n in (3, 20, 11)]
+    found = longest_slice(Dry(forward, [weight], 80, 50), Spelling(), PLACE, prompts, Sampling(max_new_tokens=16))
+    assert seen[0].prompt_lengths.tolist() == [20, 11] and seen[0].response_lengths.tolist() == [16, 16]
+    assert weight.grad is None
+    assert 0 < found["slice_mib"] < found["memory_mib"] and found["moments_mib"] == 8 / 2**20
+    longest_slice(Dry(forward, [weight], 10, 50), Spelling(), PLACE, prompts, Sampling(max_new_tokens=160))
+    assert seen[1].lengths.tolist() == [64], "one response is always gone through, as far as the context reaches"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("cuda"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 bytes")])
+def test_memory_that_does_not_suffice_ends_the_run_before_its_first_step(error):
+    def forward(sequences):
+        raise error
+
+    dry = Dry(forward, [torch.nn.Parameter(torch.ones(1))], 80, 50)
+    with pytest.raises(RunError, match=r"out of memory before the first step.*2 responses of 16 tokens") as said:
+        longest_slice(
+            Dry(forward, [torch.nn.Parameter(torch.ones(1))], 80, 50), Spelling(), PLACE, [Prompt.of("a" * 20)], Sampling(max_new_tokens=16)
+        )
+    assert "micro_tokens=40" in str(said.value)
 
 
 def test_it_looks_often_at_first_and_never_later_than_a_sixteenth_of_the_run():

@@ -30,6 +30,7 @@ def test_a_run_is_the_same_to_the_bit_whether_it_is_watched_or_not(world, tmp_pa
     assert not alone.preflight and not alone.findings
     if stage != "dpo":
         assert {"kl", "engine_difference", "ended", "double_start", "reward_mean", "reward_shuffled"} <= watched.preflight.keys()
+        assert ("slice_mib" in watched.preflight) == (stage != "relaxed")
         assert watched.preflight["kl"] == 0 and watched.preflight["engine_difference"] < 1e-5 and watched.preflight["double_start"] == 0
 
 

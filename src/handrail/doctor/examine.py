@@ -12,6 +12,7 @@ Check = Callable[[Case], Held | None]
 
 CHECKS: tuple[Check, ...] = (  # those nearer to the root of things first; a finding has its check's name
     roles.not_finite,
+    update.memory_short,
     roles.double_start,
     roles.reference_differs,
     roles.reference_moves,

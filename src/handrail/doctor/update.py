@@ -18,6 +18,7 @@ SPIKE, SPIKES, BEFORE = 10.0, 2, 5  # times the median of the 5 norms before; on
 COLLAPSED, COLLAPSED_SICK = 0.25, 0.1  # of the entropy at the start; a policy that learns well keeps a half
 STEADY = 1.3  # from a third of the run to the next: a neighbour on the machine comes and goes
 SLOW, SLOW_WARNING = 1.8, 3.0  # times the seconds of the first third; a neighbour on the machine doubles them
+SHORT = 0.9  # of the memory there is: the rest is for what grows during a run
 GROWN, GROWN_WARNING = 1.3, 2.0  # times the memory after a third of the run
 
 
@@ -216,6 +217,23 @@ def memory_grows(case: Case) -> Held | None:
         f"the process took {third:,.0f} MiB after a third of the run and takes {memory[-1]:,.0f} MiB now",
         "responses grow, or a function of the reward keeps what it was given",
         "bound max_new_tokens or micro_tokens, and look for what a reward function keeps",
+    )
+
+
+def memory_short(case: Case) -> Held | None:
+    """Before the first step: what the longest slice took, with the optimiser's moments, comes near what there is."""
+    look = case.view.preflight
+    if not look.get("memory_mib") or (share := (look["slice_mib"] + look["moments_mib"]) / look["memory_mib"]) < SHORT:
+        return None
+    tokens = int(look["slice_tokens"])
+    return Held(
+        "sick" if share > 1 else "warning",
+        [0],
+        f"a slice of an update at the longest lengths took {look['slice_mib']:,.0f} MiB, the optimiser's moments will take "
+        f"{look['moments_mib']:,.0f} more, and there are {look['memory_mib']:,.0f}",
+        "models, or slices of an update, that are too large for this machine",
+        "make slices smaller or recompute layers; `handrail plan` tells what each would take",
+        f"micro_tokens={max(1, tokens // 2)}",
     )
 
 

@@ -28,7 +28,7 @@ from handrail.models import LanguageModel, groups
 from handrail.recipes.best_of_n_parts import BestOfN, Judged, Parts, build, trace
 from handrail.recipes.experience import paid_for, variety
 from handrail.recipes.parts import constant, derive, generator, open_run, prefixed, seed_everything, shuffled, under
-from handrail.recipes.preflight import preflight
+from handrail.recipes.preflight import Dry, preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -39,7 +39,9 @@ def run(cfg: BestOfN) -> Run:
     with open_run(cfg.out, "best_of_n", cfg, cfg.run, inputs) as run:
         if not run.finished:
             first = parts.policy, parts.reference, parts.reward.model, parts.prompts
-            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
+            tokens = cfg.micro_tokens or parts.policy.forward.tokens
+            dry = Dry(parts.policy.logp_and_entropy, parts.optimizer.weights, tokens, cfg.batch_size * cfg.n // cfg.minibatches)
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed, dry)
             train(cfg, parts, run)
     return run
 

@@ -161,6 +161,11 @@ class Optimizer:
             for name, parameter in parameters.items():
                 yield f"{group}.{name}", parameter
 
+    @property
+    def weights(self) -> list[torch.nn.Parameter]:
+        """All that is trained."""
+        return [parameter for _, parameter in self._named()]
+
     def clip(self) -> dict[str, float]:
         """Clip each group's gradient, which is the sum of all processes'; returns the norms before, `grad_norm.<group>`."""
         return {

@@ -32,7 +32,7 @@ from handrail.recipes.parts import (
     under,
 )
 from handrail.recipes.ppo_parts import PPO, Parts, Verdict, build, trace
-from handrail.recipes.preflight import preflight
+from handrail.recipes.preflight import Dry, preflight
 from handrail.recipes.progress import progress
 from handrail.track import Guard, Run
 
@@ -43,7 +43,9 @@ def run(cfg: PPO) -> Run:
     with open_run(cfg.out, "ppo", cfg, cfg.run, inputs) as run:
         if not run.finished:
             first = parts.policy, parts.reference, parts.reward.model, parts.answers.prompts
-            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
+            tokens = cfg.micro_tokens or parts.policy.forward.tokens
+            dry = Dry(parts.actor_critic, parts.optimizer.weights, tokens, cfg.batch_size // cfg.minibatches)
+            preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed, dry)
             train(cfg, parts, run)
     return run
 

@@ -2,14 +2,20 @@
 
 import logging
 import random
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from handrail.algo.kl import kl_k1
 from handrail.algo.stats import masked_mean
 from handrail.batch import Sequences
 from handrail.data import Codec
-from handrail.errors import HandrailError
+from handrail.errors import HandrailError, RunError
 from handrail.models import LanguageModel, ScalarModel
 from handrail.recipes.parts import RunSettings, derive, shuffled
 from handrail.recipes.progress import console
@@ -23,9 +29,19 @@ LOOKS_AT = 32  # prompts, answered once each
 PATIENT = 8  # prompts that are answered again where hardly any response ends,
 LONGER = 4  # with so many times the tokens
 ENDS = 0.3  # share of responses below which they are
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Dry:
+    """What a slice of an update computes, for a run through it at the longest lengths."""
+
+    forward: Callable[[Sequences], Sequence[Tensor]]  # what its loss is made of
+    weights: Sequence[nn.Parameter]  # those that are trained
+    tokens: int  # of a slice
+    rows: int  # of a batch
+
+
 def preflight(
     run: Run,
     kept: RunSettings,
@@ -36,10 +52,12 @@ def preflight(
     prompts: list[Prompt],
     sampling: Sampling,
     seed: int,
+    dry: Dry | None = None,
 ) -> None:
     """Answer a few prompts with an engine of its own and leave what is measured in the run folder, once a run.
 
     It draws from seeds of its own and changes no weight, so that what follows is the same with it and without.
+    Raises RunError where a slice of an update at the longest lengths does not fit into memory.
     """
     if run.step or run.finished or kept.doctor == "off":
         return
@@ -48,7 +66,8 @@ def preflight(
         if (run.folder / "preflight.json").exists():
             return {}
         try:
-            return look(codec, policy, reference, reward, prompts, sampling, seed)
+            found = look(codec, policy, reference, reward, prompts, sampling, seed)
+            return found | (longest_slice(dry, codec, policy, prompts, sampling) if dry else {})
         except HandrailError:
             raise
         except Exception as error:  # what only the doctor needs must not keep a run from training
@@ -60,6 +79,7 @@ def preflight(
         run.measured(found)
 
 
+@torch.no_grad()
 def look(
     codec: Codec,
     policy: LanguageModel,
@@ -113,3 +133,47 @@ def nonsense(codec: Codec, reward: ScalarModel, ids: list[list[int]], texts: lis
         if rows:
             found[name] = float(reward.score(Sequences.of(rows)).mean())
     return found
+
+
+def longest_slice(dry: Dry, codec: Codec, policy: LanguageModel, prompts: list[Prompt], sampling: Sampling) -> dict[str, float]:
+    """Forward and backward through one slice that is as long as any can be; nothing is learned from it.  MiB, by name.
+
+    A run whose responses grow would else meet its end after hours.  Raises RunError where memory runs out.
+    """
+    if not dry.weights:
+        return {}
+    longest = sorted(prompts, key=lambda prompt: len(prompt.text))[-dry.rows :]
+    ids = sorted((codec.encode_prompt(prompt) for prompt in longest), key=len, reverse=True)
+    length = min(sampling.max_new_tokens, policy.context - len(ids[0]))
+    rows = max(1, min(dry.rows, dry.tokens // (len(ids[0]) + length)))
+    sequences = Sequences.of([(ids[row % len(ids)], [ids[0][-1]] * length) for row in range(rows)])
+    try:
+        outputs = [x.sum() for x in dry.forward(sequences) if x.requires_grad]
+        torch.stack(outputs).sum().backward()
+    except (*OUT_OF_MEMORY, RuntimeError) as error:
+        if not isinstance(error, OUT_OF_MEMORY) and "can't allocate memory" not in str(error):
+            raise
+        raise RunError(
+            f"out of memory before the first step, in a slice of {rows} responses of {length} tokens to prompts of up to {len(ids[0])}",
+            "slices that fit, of the longest that can come",
+            f"micro_tokens={max(1, dry.tokens // 2)} or policy.gradient_checkpointing=true; `handrail plan` tells what fits",
+        ) from None
+    finally:
+        for weight in dry.weights:
+            weight.grad = None
+    moments = 2 * sum(p.numel() * p.element_size() for p in dry.weights)  # which AdamW is still to make
+    taken, there = memory(policy.device)
+    return {"slice_tokens": dry.tokens, "slice_mib": taken / 2**20, "moments_mib": moments / 2**20, "memory_mib": there / 2**20}
+
+
+def memory(device: torch.device) -> tuple[float, float]:
+    """Bytes that this process has taken at most so far, and that it may take; of the device where it is one."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return torch.cuda.max_memory_reserved(device), free + torch.cuda.memory_reserved(device)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return taken, int(known["MemAvailable"].split()[0]) * 1024 + taken
+    except (OSError, KeyError, ValueError):
+        return taken, float("inf")

@@ -11,6 +11,7 @@ objective and the source of responses, which `handrail.recipes.reinforce_parts.b
 """
 
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from handrail.batch import Experience, Rollout
 from handrail.models import groups
 from handrail.recipes.experience import minibatches, moved, paid_for, variety, widen
 from handrail.recipes.parts import constant, open_run, prefixed, seed_everything, under
-from handrail.recipes.preflight import preflight
+from handrail.recipes.preflight import Dry, preflight
 from handrail.recipes.progress import progress
 from handrail.recipes.reinforce_parts import Fresh, Parts, Reinforcement, Verdict, build, trace
 from handrail.track import Guard, Run
@@ -36,7 +37,10 @@ def run(cfg: Reinforcement) -> Run:
         if not run.finished:
             if isinstance(parts.source, Fresh):
                 first = parts.policy, parts.reference, parts.source.reward.model, parts.source.answers.prompts
-                preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed)
+                tokens = cfg.micro_tokens or parts.policy.forward.tokens
+                forward = partial(parts.policy.logp_and_entropy, temperature=parts.temperature)
+                dry = Dry(forward, parts.optimizer.weights, tokens, cfg.batch_size // cfg.minibatches)
+                preflight(run, cfg.run, parts.codec, *first, cfg.sampling, cfg.seed, dry)
             train(cfg, parts, run)
     return run
 
