@@ -142,9 +142,7 @@ def test_memory_that_does_not_suffice_ends_the_run_before_its_first_step(error):
 
     dry = Dry(forward, [torch.nn.Parameter(torch.ones(1))], 80, 50)
     with pytest.raises(RunError, match=r"out of memory before the first step.*2 responses of 16 tokens") as said:
-        longest_slice(
-            Dry(forward, [torch.nn.Parameter(torch.ones(1))], 80, 50), Spelling(), PLACE, [Prompt.of("a" * 20)], Sampling(max_new_tokens=16)
-        )
+        longest_slice(dry, Spelling(), PLACE, [Prompt.of("a" * 20)], Sampling(max_new_tokens=16))
     assert "micro_tokens=40" in str(said.value)
 
 
