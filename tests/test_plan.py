@@ -198,7 +198,7 @@ ppo: {{steps: 7, batch_size: 8}}
     assert [s.stage for s in found.stages] == ["sft", "sample", "reward", "ppo", "evaluate"]
     assert {s.stage: s.steps for s in found.stages}["ppo"] == 9
     assert found.fits and found.memory == max(s.memory for s in found.stages)
-    assert found.others and found.hungriest in ("reward", "ppo")
+    assert found.otherwise() and found.hungriest.stage in ("reward", "ppo")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 """`handrail plan`: what a round is going to take, before anything is loaded."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from handrail.cli.frame import Assignments, Config, console, loading, out, verb
 from handrail.config import read_yaml
 
 if TYPE_CHECKING:
-    from handrail.plan import Foreseen, Plan
+    from handrail.plan import Foreseen, Otherwise, Plan
 
 Gpu = Annotated[str, typer.Option("--gpu", metavar="NAME", help="A GPU instead of this machine: h100, a100, l4, rtx4090, ...")]
 StageName = Annotated[str, typer.Option("--stage", metavar="STAGE", help="This stage alone; or what the file's settings are for.")]
@@ -42,7 +43,11 @@ def plan(config: Config, assignments: Assignments = None, gpu: Gpu = "", stage: 
     with console.status("going through each stage without numbers") if console.is_terminal and not console.quiet else loading():
         found = foresee(config, assignments or [], stage, machine)
     told(found, price)
-    return jsonable(found, price) | {"exit_code": 0 if found.fits else 1}
+    with console.status("and with other settings") if console.is_terminal and not console.quiet else nullcontext():
+        others = found.otherwise()
+    if others:
+        out.print(others_table(found, others))
+    return jsonable(found, others, price) | {"exit_code": 0 if found.fits else 1}
 
 
 def told(found: "Plan", price: float) -> None:
@@ -56,8 +61,6 @@ def told(found: "Plan", price: float) -> None:
     verdict = ("It fits", "bold green") if found.fits else ("It does not fit", "bold red")
     all_rounds = f" for {found.rounds} rounds" if found.rounds > 1 else ""
     out.print(Text.assemble(verdict, f": {size(found.memory)} of {size(machine.free)}, about {duration(found.seconds)}{all_rounds}{paid}."))
-    if found.others:
-        out.print(others_table(found))
     if not machine.measured:
         out.print(Text("Times by the maker's figures, of which 0.4 (products) and 0.7 (memory) are taken to be reached.", "dim"))
 
@@ -95,20 +98,18 @@ def stages_table(found: "Plan") -> Table:
     return made
 
 
-def others_table(found: "Plan") -> Table:
+def others_table(found: "Plan", others: list["Otherwise"]) -> Table:
     """The hungriest stage in other ways."""
-    now = next(stage for stage in found.stages if stage.stage == found.hungriest)
-    made = Table(title=f"{found.hungriest} otherwise", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    now = found.hungriest
+    made = Table(title=f"{now.stage} otherwise", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     made.add_column("with")
     for name in ("memory", "time", ""):
         made.add_column(name, justify="right")
-    for other in found.others:
+    for other in others:
         seen, fits = other.foreseen, other.foreseen.memory <= found.machine.free
         word = "" if fits == (now.memory <= found.machine.free) else "fits" if fits else "does not fit"
         change = f"{size(seen.memory)}  {seen.memory / now.memory - 1:+.0%}", f"{duration(seen.total)}  {seen.total / now.total - 1:+.0%}"
-        made.add_row(
-            Text(" ".join(f"{found.hungriest}.{a}" for a in other.assignments), "cyan"), *change, Text(word, "green" if fits else "red")
-        )
+        made.add_row(Text(" ".join(f"{now.stage}.{a}" for a in other.assignments), "cyan"), *change, Text(word, "green" if fits else "red"))
     return made
 
 
@@ -118,7 +119,7 @@ def parts(stage: "Foreseen") -> str:
     return "  ".join(f"{name} {seconds / max(1e-9, stage.total):.0%}" for name, seconds in longest if seconds)
 
 
-def jsonable(found: "Plan", price: float) -> dict[str, Any]:
+def jsonable(found: "Plan", others: list["Otherwise"], price: float) -> dict[str, Any]:
     """For --json: bytes and seconds."""
 
     def one(stage: "Foreseen") -> dict[str, Any]:
@@ -145,7 +146,7 @@ def jsonable(found: "Plan", price: float) -> dict[str, Any]:
         "seconds": found.seconds,
         "fits": found.fits,
         "cost": price * found.seconds / 3600 if price else None,
-        "otherwise": [{"stage": found.hungriest, "with": list(o.assignments)} | one(o.foreseen) for o in found.others],
+        "otherwise": [{"with": list(o.assignments)} | one(o.foreseen) for o in others],
     }
 
 

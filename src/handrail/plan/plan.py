@@ -47,13 +47,24 @@ class Otherwise:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every stage of a round, or one stage; and the one that needs most memory in other ways."""
+    """Every stage of a round, or one stage."""
 
     machine: Machine
     rounds: int
     stages: list[Foreseen]
-    hungriest: str
-    others: list[Otherwise]
+    settings: dict[str, Settings]  # of each stage
+    texts: dict[str, Texts]
+    shapes: dict[str, Shape]
+
+    @property
+    def hungriest(self) -> Foreseen:
+        """Of the stages that learn, the one that needs most memory; of others where none does."""
+        return max(self.stages, key=lambda s: (s.trained > 0, s.memory))
+
+    def otherwise(self) -> list[Otherwise]:
+        """The hungriest stage with other settings."""
+        name = self.hungriest.stage
+        return otherwise(name, self.settings[name], self.texts[name], self.machine, self.shapes)
 
     @property
     def memory(self) -> int:
@@ -92,9 +103,7 @@ def plan(config: Path, assignments: Sequence[str], stage: str, machine: Machine)
         texts, shapes = {name: read}, {"": Shape(shape)} if shape else {}
     machine = started(machine)
     stages = [rehearse(name, one, texts[name], machine, shapes) for name, one in settings.items()]
-    hungriest = max(stages, key=lambda s: s.memory * (s.trained > 0)).stage
-    others = otherwise(hungriest, settings[hungriest], texts[hungriest], machine, shapes)
-    return Plan(machine, rounds, stages, hungriest, others)
+    return Plan(machine, rounds, stages, settings, texts, shapes)
 
 
 def schema(name: str) -> type[Settings]:

@@ -182,7 +182,7 @@ class Rehearsal:
             yield read
 
     def learn(self, roles: Sequence[Role], slices: Callable[[float], list[Tensor]], count: float, updates: float) -> None:
-        """Two updates of AdamW, each after two slices: then there are gradients and moments, and the peak has been seen.
+        """Two updates of AdamW, the second after two slices: then there are gradients and moments, and the peak has been seen.
 
         Args: slices, what a forward over one gives, told how often it is done in all; count, slices in an update;
         updates, of the whole stage.
@@ -190,8 +190,8 @@ class Rehearsal:
         self.weights = weights = [p for role in roles for p in role.parameters().values()]
         with self.on():
             adam = torch.optim.AdamW(weights, lr=1.0, fused=True)
-        for times in (0.0, updates):
-            for one in (0.0, times * count):
+        for times, parts in ((0.0, [0.0]), (updates, [0.0, updates * count])):
+            for one in parts:
                 found = slices(one)
                 with self.on("improve", one):
                     torch.stack([x.sum() for x in found if x.requires_grad]).sum().backward()
