@@ -102,10 +102,11 @@ def settings(folder: Path, name: str, stage: str, size: str, model: dict, more: 
         kind = "demonstrations" if stage == "sft" else "rankings"
         found["data"] = {"path": str(folder / f"{kind}.jsonl"), **({"limit": more["data"]} if "data" in more else {})}
         return found | {"policy" if stage == "dpo" else "model": place}
+    trunk = more.get("roles", "separate") != "separate"  # whose reward model would have to be an adapter on it
     return found | {
         "policy": place,
         "prompts": {"path": str(folder / "prompts.jsonl")},
-        "reward": {"model": str(folder / f"{size}-reward")},
+        "reward": {"function": f"{folder / 'score.py'}:score"} if trunk else {"model": str(folder / f"{size}-reward")},
         "sampling": {"max_new_tokens": 48},
     }
 
@@ -156,6 +157,7 @@ def main() -> None:
         demonstrations = TASK.demonstrations(2000, 1)
         write_records(folder / "demonstrations.jsonl", demonstrations)
         write_records(folder / "prompts.jsonl", TASK.prompts(1000, 2))
+        (folder / "score.py").write_text("def score(prompts, responses):\n    return [float(len(r)) for r in responses]\n")
         answers = [demonstrations[i::4][:400] for i in range(4)]
         write_records(
             folder / "rankings.jsonl",

@@ -1,6 +1,7 @@
 """`handrail plan`: what is foreseen is what the same work holds, costs and trains."""
 
 import gc
+import importlib
 import json
 import subprocess
 import sys
@@ -17,19 +18,23 @@ from typer.testing import CliRunner
 from encoder_decoder_models import write_model
 from handrail.batch import Sequences
 from handrail.cli import app
-from handrail.config import validate
+from handrail.config import load, validate
+from handrail.data import write_records
 from handrail.errors import ConfigError, ModelError
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, count_parameters
 from handrail.pipeline.settings import SCHEMAS
-from handrail.plan import gpu, plan
+from handrail.plan import Foreseen, gpu, plan
 from handrail.plan.machine import Machine
 from handrail.plan.meter import Meter
 from handrail.plan.plan import otherwise, rehearse, told
 from handrail.plan.rehearsal import Rehearsal, Shape
 from handrail.plan.stages import Texts, sft
+from handrail.plan.texts import of_stage
 from handrail.recipes.ppo_parts import build as ppo_parts
 from handrail.recipes.reinforce_parts import build as reinforce_parts
 from handrail.recipes.sft import SFT
+from handrail.records import Ranking
+from handrail.tasks import TASKS
 from recipe_runs import World, make_world
 
 MACHINE = Machine("a machine", 2**34, 2**34, 0, 1.0, 0.0, {torch.float32: 1e9, torch.bfloat16: 1e10}, 1e9, 1e-6, 1280, True)
@@ -151,7 +156,8 @@ def test_what_is_trained_is_what_the_recipe_trains(world: World, tmp_path: Path,
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "reinforce", "best_of_n", "dpo", "relaxed"])
 def test_every_stage_is_foreseen_and_less_is_less(world: World, tmp_path: Path, stage: str) -> None:
-    cfg = getattr(world, stage)(tmp_path / "run", {"micro_tokens": 1280} if stage != "relaxed" else {"rows": 8})
+    sizes = {"micro_tokens": 1280} | ({"batch_size": 32, "minibatches": 1} if stage in ("ppo", "reinforce", "best_of_n") else {})
+    cfg = getattr(world, stage)(tmp_path / "run", sizes if stage != "relaxed" else {"rows": 8})
     texts = Texts([30], [40], 64, 4)
     shapes = {"": Rehearsal.of_disk(ModelSettings(path=str(world.folder / "sft")))}
     whole = rehearse(stage, cfg, texts, MACHINE, shapes)
@@ -200,6 +206,96 @@ ppo: {{steps: 7, batch_size: 8}}
     assert found.fits and found.memory == max(s.memory for s in found.stages)
     assert found.otherwise() and found.hungriest.stage in ("reward", "ppo")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_round_of_given_comparisons_too(world: World, tmp_path: Path) -> None:
+    config = tmp_path / "round.yaml"
+    data = {"demonstrations": {"path": f"{world.folder}/demonstrations.jsonl"}, "comparisons": {"path": f"{world.folder}/rankings.jsonl"}}
+    config.write_text(json.dumps({"out": str(tmp_path / "out"), "data": data, "model": {"path": str(world.folder / "sft")}}))
+    assert [s.stage for s in plan(config, [], "", MACHINE).stages] == ["sft", "reward", "ppo", "evaluate"]
+
+
+def test_few_layers_tell_of_many() -> None:
+    """Extrapolated from 4 and 8 layers; and all 20 gone through."""
+    sizes = {"vocab_size": 500, "hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4}
+    config, shapes = LlamaConfig(num_hidden_layers=20, **sizes), {}
+    shapes["m"] = Shape(config)
+    cfg = validate(SFT, {"model": {"path": "m"}, "data": {"path": "d"}, "epochs": 1}, "test")
+    found = rehearse("sft", cfg, Texts([40], [40], 400), MACHINE, shapes)
+    whole = Rehearsal(MACHINE, shapes)
+    sft(whole, cfg, Texts([40], [40], 400))
+    assert found.parameters == whole.parameters and found.trained == sum(p.numel() for p in whole.weights)
+    assert found.memory == pytest.approx(whole.meter.peak, rel=0.01)
+    assert found.total == pytest.approx(sum(whole.meter.seconds.values()), rel=0.01)
+
+
+def test_a_critic_is_as_large_as_the_reward_model_that_it_copies(world: World, tmp_path: Path) -> None:
+    large = LlamaConfig(vocab_size=600, hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4)
+    cfg = world.ppo(tmp_path / "run", {"reward": {"model": "large"}})
+    found = rehearse("ppo", cfg, Texts([20], [12], 30), MACHINE, {"large": Shape(large)})
+    with FakeTensorMode():
+        trunk = count_parameters(LlamaForCausalLM(large).model)
+    policy = count_parameters(LanguageModel.load(cfg.policy).hf)
+    assert found.trained == policy + trunk + 128  # and the head
+    assert found.parameters == 2 * policy + 2 * (trunk + 128)
+
+
+@pytest.mark.parametrize("over", [{}, {"epochs": 2, "batch_size": 3}, {"test": True}])
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_steps_are_as_many_as_the_recipe_makes(world: World, tmp_path: Path, stage: str, over: dict) -> None:
+    if "test" in over:
+        over = {"test": {"path": str(tmp_path / "test.jsonl")}}
+        others = [Ranking(prompt=p, responses=("yes", "no"), places=(1, 2)) for p in TASKS["movie-night"].prompts(5, 99)]
+        write_records(tmp_path / "test.jsonl", others)
+    cfg = getattr(world, stage)(tmp_path / "run", over)
+    parts, _ = importlib.import_module(f"handrail.recipes.{stage}").build(cfg)
+    made = max(1, cfg.epochs * len(parts.train) // cfg.batch_size) if stage == "reward" else parts.source.steps
+    foreseen = rehearse(stage, cfg, of_stage(cfg)[0], MACHINE, {})
+    assert abs(foreseen.steps - made) <= 1  # a split by prompts is not a share to the last ranking
+    if "test" in over:
+        assert foreseen.steps == made
+
+
+def test_what_a_stage_has_beside_its_roles_counts(world: World, tmp_path: Path) -> None:
+    texts, sft_model = Texts([20], [12], 30), {"path": str(world.folder / "sft")}
+
+    def parameters(over: dict) -> int:
+        return rehearse("ppo", world.ppo(tmp_path / "run", over), texts, MACHINE, {}).parameters
+
+    alone = parameters({})
+    assert parameters({"partner": {"model": sft_model, "turns": 2}}) > alone
+    assert parameters({"reward": {"more": [{"model": str(world.folder / "reward"), "name": "second"}]}}) > alone
+    trunk = parameters({"roles": "one_trunk"})
+    assert count_parameters(LanguageModel.load(world.ppo(tmp_path / "x").policy).hf) < trunk < 0.7 * alone, "weights in common count once"
+
+
+def test_smaller_minibatches_take_less_memory_and_a_mixture_more_time(world: World, tmp_path: Path) -> None:
+    def foreseen(over: dict) -> Foreseen:
+        return rehearse(
+            "ppo", world.ppo(tmp_path / "run", {"batch_size": 96, "micro_tokens": 0} | over), Texts([20], [12], 30), MACHINE, {}
+        )
+
+    few, many = foreseen({"minibatches": 1}), foreseen({"minibatches": 96})
+    assert many.memory < few.memory
+    mix = {"mix": {"data": {"path": str(world.folder / "demonstrations.jsonl")}, "batch_size": 4}}
+    extra = [foreseen({"minibatches": m} | mix).seconds["improve"] - foreseen({"minibatches": m}).seconds["improve"] for m in (1, 4)]
+    assert extra[1] == pytest.approx(4 * extra[0], rel=0.05), "it is learned from in every update"
+
+
+def test_the_reference_of_labelled_pairs_is_let_go(world: World, tmp_path: Path) -> None:
+    texts, shapes = Texts([20], [12], 30, 2), {}
+    with_it, without = (
+        rehearse("dpo", world.dpo(tmp_path / "run", {"loss": {"name": name}}), texts, MACHINE, shapes) for name in ("dpo", "orpo")
+    )
+    assert with_it.parameters == 2 * without.parameters
+    assert with_it.memory < without.memory + 2 * without.parameters  # less than half a copy of float32 weights
+
+
+def test_what_is_proposed_is_taken_by_the_file(world: World, tmp_path: Path) -> None:
+    own = tmp_path / "ppo.yaml"
+    own.write_text(json.dumps(world.ppo(tmp_path / "run").model_dump(mode="json", exclude_defaults=True)))
+    for other in plan(own, [], "ppo", MACHINE).otherwise():
+        load(SCHEMAS["ppo"], own, list(other.assignments))
 
 
 def test_the_command_says_it_for_people_and_for_programs(world: World, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def others_table(found: "Plan", others: list["Otherwise"]) -> Table:
         seen, fits = other.foreseen, other.foreseen.memory <= found.machine.free
         word = "" if fits == (now.memory <= found.machine.free) else "fits" if fits else "does not fit"
         change = f"{size(seen.memory)}  {seen.memory / now.memory - 1:+.0%}", f"{duration(seen.total)}  {seen.total / now.total - 1:+.0%}"
-        made.add_row(Text(" ".join(f"{now.stage}.{a}" for a in other.assignments), "cyan"), *change, Text(word, "green" if fits else "red"))
+        made.add_row(Text(" ".join(other.assignments), "cyan"), *change, Text(word, "green" if fits else "red"))
     return made
 
 

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from handrail.errors import ConfigError
 from handrail.models import best_matmul
 
-GIB = 2**30
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A GPU as its maker describes it: memory in GiB, dense TFLOP/s in bfloat16 and in float32, memory in GB/s."""
+    """A GPU: memory in MiB as its driver lists it; by its maker dense TFLOP/s in bfloat16 and in float32, memory in GB/s."""
 
     name: str
     memory: int
@@ -57,16 +57,16 @@ class Sheet:
 
 # NVIDIA's data sheets; dense products, without sparsity.  The T4 has no bfloat16: its float16 figure stands there.
 GPUS = {
-    "h200": Sheet("NVIDIA H200 SXM", 141, 989, 67, 4800),
-    "h100": Sheet("NVIDIA H100 SXM", 80, 989, 67, 3350),
-    "a100": Sheet("NVIDIA A100 80GB SXM", 80, 312, 19.5, 2039),
-    "a100-40": Sheet("NVIDIA A100 40GB", 40, 312, 19.5, 1555),
-    "l40s": Sheet("NVIDIA L40S", 48, 362, 91.6, 864),
-    "a10": Sheet("NVIDIA A10", 24, 125, 31.2, 600),
-    "l4": Sheet("NVIDIA L4", 24, 121, 30.3, 300),
-    "t4": Sheet("NVIDIA T4", 16, 65, 8.1, 320),
-    "rtx4090": Sheet("NVIDIA GeForce RTX 4090", 24, 165, 82.6, 1008),
-    "rtx3090": Sheet("NVIDIA GeForce RTX 3090", 24, 71, 35.6, 936),
+    "h200": Sheet("NVIDIA H200 SXM", 143_771, 989, 67, 4800),
+    "h100": Sheet("NVIDIA H100 SXM", 81_559, 989, 67, 3350),
+    "a100": Sheet("NVIDIA A100 80GB SXM", 81_920, 312, 19.5, 2039),
+    "a100-40": Sheet("NVIDIA A100 40GB", 40_960, 312, 19.5, 1555),
+    "l40s": Sheet("NVIDIA L40S", 46_068, 362, 91.6, 864),
+    "a10": Sheet("NVIDIA A10", 23_028, 125, 31.2, 600),
+    "l4": Sheet("NVIDIA L4", 23_034, 121, 30.3, 300),
+    "t4": Sheet("NVIDIA T4", 15_360, 65, 8.1, 320),
+    "rtx4090": Sheet("NVIDIA GeForce RTX 4090", 24_564, 165, 82.6, 1008),
+    "rtx3090": Sheet("NVIDIA GeForce RTX 3090", 24_576, 71, 35.6, 936),
 }
 REACHED = {"products": 0.4, "bandwidth": 0.7}  # of a sheet's figures, by programs that call one operation after another
 GPU_CALL, GPU_TOKENS = 1e-5, 16384
@@ -86,8 +86,8 @@ def gpu(name: str) -> Machine:
     sheet, of = GPUS[key], REACHED["products"] * 1e12
     return Machine(
         name=sheet.name,
-        memory=sheet.memory * GIB,
-        free=sheet.memory * GIB,
+        memory=sheet.memory * MIB,
+        free=sheet.memory * MIB,
         fixed=GPU_FIXED,
         kept=GPU_KEPT,
         holes=0.0,

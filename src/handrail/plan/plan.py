@@ -1,7 +1,6 @@
 """Memory and time of each stage, before anything is loaded; what would fit otherwise; what runs have used since."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 from handrail.config import Settings, override, read_yaml, validate
 from handrail.errors import ConfigError, HandrailError
-from handrail.models import count_parameters
 from handrail.models.load import new_config
 from handrail.pipeline.records import gather
 from handrail.pipeline.settings import METHODS, SCHEMAS, Round, is_round, stage_settings
@@ -17,6 +15,9 @@ from handrail.plan.machine import Machine, started
 from handrail.plan.rehearsal import Rehearsal, Shape
 from handrail.plan.stages import REHEARSALS, Texts
 from handrail.plan.texts import of_round, of_stage
+from handrail.track.metrics import read_lines
+
+FEW = 4  # layers of the smaller of two rehearsals
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Plan:
 
     machine: Machine
     rounds: int
+    whole: bool  # a round's file, in which a stage's settings stand below its name
     stages: list[Foreseen]
     settings: dict[str, Settings]  # of each stage
     texts: dict[str, Texts]
@@ -64,7 +66,9 @@ class Plan:
     def otherwise(self) -> list[Otherwise]:
         """The hungriest stage with other settings."""
         name = self.hungriest.stage
-        return otherwise(name, self.settings[name], self.texts[name], self.machine, self.shapes)
+        found = otherwise(name, self.settings[name], self.texts[name], self.machine, self.shapes)
+        above = f"{name}." if self.whole else ""
+        return [Otherwise(tuple(f"{above}{a}" for a in other.assignments), other.foreseen) for other in found]
 
     @property
     def memory(self) -> int:
@@ -103,7 +107,7 @@ def plan(config: Path, assignments: Sequence[str], stage: str, machine: Machine)
         texts, shapes = {name: read}, {"": Shape(shape)} if shape else {}
     machine = started(machine)
     stages = [rehearse(name, one, texts[name], machine, shapes) for name, one in settings.items()]
-    return Plan(machine, rounds, stages, settings, texts, shapes)
+    return Plan(machine, rounds, is_round(found), stages, settings, texts, shapes)
 
 
 def schema(name: str) -> type[Settings]:
@@ -143,26 +147,48 @@ def of_whole(cfg: Round) -> tuple[dict[str, Settings], dict[str, Texts], dict[st
 
 
 def rehearse(name: str, settings: Settings, texts: Texts, machine: Machine, shapes: dict[str, Shape]) -> Foreseen:
-    """Go through one step of a stage without numbers.  Raises ModelError for a model that is not there."""
-    rehearsal = Rehearsal(machine, shapes)
-    REHEARSALS[name](rehearsal, settings, texts)
-    modules = {id(module): module for role in rehearsal.roles.values() for module in [role.hf]}
-    return Foreseen(
-        stage=name,
-        parameters=sum(count_parameters(module) for module in modules.values()),
-        trained=sum(p.numel() for p in rehearsal.weights),
-        memory=machine.memory_of(rehearsal.meter.peak, rehearsal.moving),
-        steps=rehearsal.steps,
-        seconds=dict(rehearsal.meter.seconds),
-        used=used(Path(settings.out)),  # type: ignore[attr-defined]
+    """Go through one step of a stage without numbers.  Raises ModelError for a model that is not there.
+
+    Where all models have many layers, and as many, two rehearsals with a few of them tell the rest: bytes, operations and
+    weights grow with the number of layers along a line.
+    """
+
+    def whole(few: int) -> tuple[Rehearsal, Foreseen]:
+        rehearsal = Rehearsal(machine, shapes, few)
+        REHEARSALS[name](rehearsal, settings, texts)
+        return rehearsal, Foreseen(
+            stage=name,
+            parameters=rehearsal.parameters,
+            trained=sum(p.numel() for p in rehearsal.weights),
+            memory=machine.memory_of(rehearsal.meter.peak, rehearsal.moving),
+            steps=rehearsal.steps,
+            seconds=dict(rehearsal.meter.seconds),
+            used=used(Path(settings.out)),  # type: ignore[attr-defined]
+        )
+
+    first, some = whole(FEW)
+    (layers,) = first.layers if len(first.layers) == 1 else (0,)
+    if layers <= 2 * FEW:
+        return some if layers and layers <= FEW else whole(0)[1]
+    more, share = whole(2 * FEW)[1], (layers - FEW) / FEW
+
+    def along(a: float, b: float) -> float:
+        return a + (b - a) * share
+
+    return dataclasses.replace(
+        some,
+        parameters=round(along(some.parameters, more.parameters)),
+        trained=round(along(some.trained, more.trained)),
+        memory=round(along(some.memory, more.memory)),
+        seconds={phase: along(seconds, more.seconds[phase]) for phase, seconds in some.seconds.items()},
     )
 
 
 def used(folder: Path) -> dict[str, float]:
     """What a run in this folder has used, by its own timing; nothing where there is none."""
     try:
-        lines = [json.loads(line) for line in (folder / "timing.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
+        lines = read_lines(folder / "timing.jsonl")
+    except OSError:
         return {}
     peaks = [float(line.get("device_mib", line.get("memory_mib", 0))) for line in lines]
     spent = [v for line in lines for k, v in line.items() if k not in ("step", "time", "memory_mib", "device_mib") and isinstance(v, float)]

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 
 from handrail.batch import Sequences
-from handrail.models import Heads, LanguageModel, Lora, ModelSettings, OneTrunk, ScalarModel, groups, resolve
+from handrail.models import Heads, LanguageModel, Lora, ModelSettings, OneTrunk, ScalarModel, count_parameters, groups, resolve
 from handrail.models.adapters import add_adapter, lora_config
 from handrail.models.encoder_decoder import trunk_of
 from handrail.models.forward import Read, recompute_layers
@@ -20,7 +20,7 @@ from handrail.models.load import check_origin, origin, reading
 from handrail.models.scalar import classifier
 from handrail.plan.machine import Machine
 from handrail.plan.meter import Meter
-from handrail.rollout import Sampling
+from handrail.rollout import Sampling, encoder_decoder
 from handrail.rollout.cache import SlotCache
 from handrail.rollout.native import PREFILL_TOKENS, Decoder
 from handrail.rollout.sampling import draw
@@ -28,6 +28,7 @@ from handrail.rollout.sampling import draw
 SLOTS = 128  # rows in flight of the engine that is built in
 
 Role = LanguageModel | ScalarModel
+Slices = Callable[[float], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Shape:
 class Rehearsal:
     """One stage, step by step, on a machine that need not be there."""
 
-    def __init__(self, machine: Machine, shapes: dict[str, Shape]):
-        self.machine, self.shapes = machine, shapes
+    def __init__(self, machine: Machine, shapes: dict[str, Shape], few: int = 0):
+        self.machine, self.shapes, self.few = machine, shapes, few
         self.meter = Meter(machine)
         self.numberless = FakeTensorMode(allow_non_fake_inputs=True)
         self.roles: dict[str, Role] = {}
+        self.parameters = 0  # of all models, those that are let go before the end too
+        self.layers: set[int] = set()  # how many the models have; with `few`, they are made with fewer
         self.weights: list[torch.nn.Parameter] = []  # those that are trained
         self.steps = 0
         self.samples = False
@@ -78,6 +81,11 @@ class Rehearsal:
     def causal(self, settings: ModelSettings, lora: Lora | None = None) -> PreTrainedModel:
         """A language model with an adapter where one is given, as `load_causal` makes it."""
         config = copy.deepcopy(self.shape(settings).config)
+        self.layers.add(0 if config.is_encoder_decoder else int(getattr(config, "num_hidden_layers", 0)))
+        if self.few:
+            config.num_hidden_layers = min(self.few, config.num_hidden_layers)
+            if getattr(config, "layer_types", None):
+                config.layer_types = config.layer_types[: self.few]
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         with self.on(), adapters_stay():
             hf = auto.from_config(config, dtype=getattr(torch, settings.dtype)).eval()
@@ -92,7 +100,7 @@ class Rehearsal:
         hf = self.causal(settings, settings.lora if trained else None)
         with self.on():
             model = LanguageModel(hf, settings.autocast)
-            self.roles[name] = model if trained else model.freeze()
+            self._takes_part(name, model if trained else model.freeze())
         return model
 
     def scalar(self, name: str, settings: ModelSettings, heads: int = 1, trained: bool = True) -> ScalarModel:
@@ -101,8 +109,12 @@ class Rehearsal:
         with self.on():
             scored = classifier(hf, trunk_of(hf), "zero", heads)  # without the copy that `from_causal` makes: there is nothing to copy
             model = ScalarModel(scored, settings.autocast, heads=Heads(("",), heads))
-            self.roles[name] = model if trained else model.freeze()
+            self._takes_part(name, model if trained else model.freeze())
         return model
+
+    def _takes_part(self, name: str, role: Role) -> None:
+        self.roles[name] = role
+        self.parameters += count_parameters(role.hf)
 
     def trunk(self, settings: ModelSettings, shared: bool, rewarded: bool) -> OneTrunk:
         """Policy, reference and critic as adapters on one trunk, and a reward model where there is one."""
@@ -113,6 +125,7 @@ class Rehearsal:
             self.roles |= {"policy": one.policy, "reference": one.reference, "critic": one.critic}
             if rewarded:  # an adapter more, as large as the others
                 add_adapter(hf, lora_config(lora, ""), "reward")
+            self.parameters += sum({id(p): p.numel() for module in (hf, one.critic.hf) for p in module.parameters()}.values())
         return one
 
     def generate(self, policy: LanguageModel, prompts: Sequence[int], same: int, length: int, sampling: Sampling, times: float) -> None:
@@ -121,10 +134,8 @@ class Rehearsal:
         Args: prompts, the lengths of all prompts, one for each response; times, how often this is done.
         """
         self.samples = True
-        if policy.causal.config.is_encoder_decoder:  # stands for it: as many rows at once, read from their first token to their last
-            rows = Sequences.of([([1] * prompt, [1] * length) for prompt in prompts[:SLOTS]])
-            with torch.no_grad():
-                self.laws(policy, rows, "act", times * len(prompts) / len(rows) * length, entropy=False)
+        if policy.causal.config.is_encoder_decoder:
+            self._generate_by_decoder(policy, prompts, same, length, sampling, times)
             return
         slots, room = min(SLOTS, len(prompts)), sampling.max_new_tokens
         width = max(prompts)
@@ -147,6 +158,23 @@ class Rehearsal:
                 logits = decoder.logits(torch.zeros(slots, 1, dtype=torch.int64), place[:, None], far >= 0, far, cache)
                 draw(logits, torch.zeros(slots), sampling)
         self.cache = cache  # stays for the next call
+
+    def _generate_by_decoder(
+        self, policy: LanguageModel, prompts: Sequence[int], same: int, length: int, sampling: Sampling, times: float
+    ) -> None:
+        """The same with an encoder: every prompt encoded once, then a step of the decoder a token, on keys of the whole response."""
+        rows, waves = min(SLOTS, len(prompts)), -(-len(prompts) // SLOTS)
+        width = max(prompts)
+        with torch.no_grad():
+            with self.on("act", times * waves), policy.forward.precision():
+                given = torch.zeros(-(-rows // same), width, dtype=torch.int64)
+                states = policy.causal.get_encoder()(input_ids=given, attention_mask=torch.ones_like(given)).last_hidden_state
+                seen = torch.ones(rows, width, dtype=torch.int64)
+                decoder = encoder_decoder.Decoder(policy.causal, states[:1].expand(rows, -1, -1).contiguous(), seen)
+            with self.on("act"), policy.forward.precision():  # fills the cache
+                decoder.read(torch.zeros(rows, length, dtype=torch.int64))
+            with self.on("act", times * waves * length), policy.forward.precision():
+                draw(decoder.step(torch.zeros(rows, dtype=torch.int64)), torch.zeros(rows), sampling)
 
     def laws(self, policy: LanguageModel, sequences: Sequences, phase: str, times: float, entropy: bool) -> list[Tensor]:
         """Log-probabilities, and entropies where asked for: the widest forwards, and the time of all."""
@@ -181,18 +209,19 @@ class Rehearsal:
                 read = forward.through(together)
             yield read
 
-    def learn(self, roles: Sequence[Role], slices: Callable[[float], list[Tensor]], count: float, updates: float) -> None:
+    def learn(self, roles: Sequence[Role], slices: Slices, count: float, updates: float, beside: Slices | None = None) -> None:
         """Two updates of AdamW, the second after two slices: then there are gradients and moments, and the peak has been seen.
 
         Args: slices, what a forward over one gives, told how often it is done in all; count, slices in an update;
-        updates, of the whole stage.
+        updates, of the whole stage; beside, another loss that each update has, with a backward of its own.
         """
         self.weights = weights = [p for role in roles for p in role.parameters().values()]
         with self.on():
             adam = torch.optim.AdamW(weights, lr=1.0, fused=True)
         for times, parts in ((0.0, [0.0]), (updates, [0.0, updates * count])):
-            for one in parts:
-                found = slices(one)
+            work = [(slices, one) for one in parts] + ([(beside, times)] if beside else [])
+            for forward, one in work:
+                found = forward(one)
                 with self.on("improve", one):
                     torch.stack([x.sum() for x in found if x.requires_grad]).sum().backward()
                 del found

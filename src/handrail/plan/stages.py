@@ -17,7 +17,7 @@ from handrail.batch import Sequences
 from handrail.evaluate.attribution import LARGEST
 from handrail.models import LanguageModel, ModelSettings, ScalarModel, groups
 from handrail.models.attribution import STEPS
-from handrail.plan.rehearsal import Rehearsal, Role
+from handrail.plan.rehearsal import Rehearsal, Role, Slices
 from handrail.recipes.best_of_n_parts import BestOfN
 from handrail.recipes.dpo import DPO
 from handrail.recipes.dpo_objectives import OBJECTIVES
@@ -71,12 +71,23 @@ def widest(sequences: Sequences, parts: list[Tensor]) -> tuple[Sequences, float]
     return sequences[part], sum(sizes) / max(sizes)
 
 
+def grouped(r: Rehearsal, batch: Sequences, tokens: int = 0) -> tuple[Sequences, list[Tensor]]:
+    """A batch, and which of its sequences share a slice."""
+    return batch, list(groups(batch.lengths, tokens or r.machine.tokens))
+
+
+def ranked(r: Rehearsal, batch: Sequences, k: int, tokens: int) -> tuple[Sequences, list[Tensor]]:
+    """A batch of rankings of k responses each, and which of its sequences share a slice: whole rankings, a prompt counted once."""
+    lengths = batch.prompt_lengths.view(-1, k)[:, 0] + batch.response_lengths.view(-1, k).sum(1)
+    return batch, [(part[:, None] * k + torch.arange(k)).flatten() for part in slices(lengths, tokens or r.machine.tokens)]
+
+
 def sft(r: Rehearsal, cfg: SFT, texts: Texts) -> None:
     """Demonstrations, a budget of tokens a step."""
     policy = r.policy("policy", cfg.model)
     mean = sum(texts.prompts) / len(texts.prompts) + texts.mean
     batch = texts.drawn(max(1, round(cfg.batch_tokens / mean)))
-    part, count = widest(batch, list(groups(batch.lengths, cfg.micro_tokens or r.machine.tokens)))
+    part, count = widest(*grouped(r, batch, cfg.micro_tokens))
     r.steps = max(1, round(cfg.epochs * (1 - cfg.held_out) * texts.count / len(batch)))
     r.learn([policy], lambda times: r.laws(policy, part, "improve", times, False), count, r.steps)
     looks = r.steps // cfg.eval_every + 2
@@ -87,8 +98,14 @@ def sft(r: Rehearsal, cfg: SFT, texts: Texts) -> None:
 def sample(r: Rehearsal, cfg: Sample, texts: Texts) -> None:
     """Several responses to each prompt."""
     policy = r.policy("policy", cfg.model, trained=False)
-    prompts = cfg.limit or texts.count
-    answer(r, policy, texts, prompts * cfg.responses, cfg.responses, cfg.sampling, 1)
+    rows = min(cfg.limit or texts.count, texts.count) * cfg.responses
+    answer(r, policy, texts, rows, cfg.responses, cfg.sampling, 1)
+    if cfg.priority:
+        path = cfg.priority.reward
+        ensemble = r.scalar("priority", ModelSettings(path=path), r.heads(path), trained=False)
+        part, count = widest(*grouped(r, texts.drawn(min(rows, 512), cfg.responses)))
+        with torch.no_grad():
+            r.values(ensemble, part, "judge", count * rows / min(rows, 512), whole=True)
 
 
 def answer(r: Rehearsal, policy: LanguageModel, texts: Texts, rows: int, same: int, sampling: Sampling, times: float) -> None:
@@ -102,11 +119,9 @@ def reward(r: Rehearsal, cfg: Reward, texts: Texts) -> None:
     model = r.scalar("reward", cfg.model, cfg.heads)
     start = r.policy("start", cfg.model, trained=False)
     k = texts.together
-    batch = texts.drawn(cfg.batch_size * k, k)
-    lengths = batch.prompt_lengths.view(-1, k)[:, 0] + batch.response_lengths.view(-1, k).sum(1)
-    parts = [(part[:, None] * k + torch.arange(k)).flatten() for part in slices(lengths, cfg.micro_tokens or r.machine.tokens)]
-    part, count = widest(batch, parts)
-    r.steps = max(1, round(cfg.epochs * (1 - cfg.held_out) * texts.count / cfg.batch_size))
+    part, count = widest(*ranked(r, texts.drawn(cfg.batch_size * k, k), k, cfg.micro_tokens))
+    tested = 0.0 if cfg.test else cfg.held_out
+    r.steps = max(1, cfg.epochs * int((1 - tested) * texts.count) // cfg.batch_size)
     r.learn([model], lambda times: r.values(model, part, "improve", times), count, r.steps)
     answer(r, start, texts, cfg.normalise_on, 1, cfg.sampling, 1)
     held_out = cfg.held_out * texts.count * k
@@ -120,31 +135,40 @@ def ppo(r: Rehearsal, cfg: PPO, texts: Texts) -> None:
     if cfg.roles == "separate":
         policy, reference = r.policy("policy", cfg.policy), r.policy("reference", without_adapter(cfg.policy), trained=False)
         scored = rewarded(r, cfg.reward, cfg.policy)
-        critic = r.scalar("critic", without_adapter(cfg.policy) if cfg.reward.model else cfg.policy)  # a copy of the reward model, whole
+        copied = without_adapter(cfg.policy).model_copy(update={"path": cfg.reward.model})  # of the reward model, whole
+        critic = r.scalar("critic", copied if cfg.reward.model else cfg.policy)
     else:
         one = r.trunk(cfg.policy, cfg.roles == "one_trunk_shared", bool(cfg.reward.model))
         policy, reference, critic = one.policy, one.reference, one.critic
         scored = [critic] if cfg.reward.model else []  # an adapter like the critic's
+        scored += rewarded(r, cfg.reward.model_copy(update={"model": ""}), cfg.policy)
     shared = cfg.roles == "one_trunk_shared"
-    turns = cfg.partner.turns if cfg.partner else 1
-    batch = texts.drawn(cfg.batch_size * turns)
-    part, count = widest(batch, list(groups(batch.lengths, cfg.micro_tokens or r.machine.tokens)))
-    r.steps = cfg.steps
-    answer(r, policy, texts, cfg.batch_size * turns, 1, cfg.sampling, cfg.steps)
-    judged = cfg.steps * count
+    rows, r.steps = acted(r, policy, cfg, texts, 1), cfg.steps
+    part, count = widest(*grouped(r, texts.drawn(rows)))
     with torch.no_grad():
+        judged = cfg.steps * count
         found = r.laws(policy, part, "judge", judged, True) + r.laws(reference, part, "judge", judged, False)
         found += r.values(critic, part, "judge", judged)
         found += [x for model in scored for x in r.values(model, part, "judge", judged, whole=True)]
         del found
-    mixed = mixture(r, cfg.mix, policy, texts)
+    part, count = widest(*grouped(r, texts.drawn(max(1, rows // cfg.minibatches)), cfg.micro_tokens))
 
     def both(times: float) -> list[Tensor]:
         laws = r.laws(policy, part, "improve", times, shared or bool(cfg.entropy_coef))
-        return laws + ([] if shared else r.values(critic, part, "improve", times)) + mixed(times / max(1.0, count))
+        return laws + ([] if shared else r.values(critic, part, "improve", times))
 
     roles: list[Role] = [policy, critic]
-    r.learn(roles, both, count / cfg.minibatches, cfg.steps * cfg.epochs * cfg.minibatches)
+    r.learn(roles, both, count, cfg.steps * cfg.epochs * cfg.minibatches, mixture(r, cfg, policy, texts))
+
+
+def acted(r: Rehearsal, policy: LanguageModel, cfg: PPO | Reinforcement, texts: Texts, same: int) -> int:
+    """The step's responses, and what a partner that is a model says to them; returns how many of the policy's there are."""
+    turns = cfg.partner.turns if cfg.partner else 1
+    answer(r, policy, texts, cfg.batch_size * turns, same, cfg.sampling, cfg.steps)
+    if cfg.partner and cfg.partner.model:
+        partner = r.policy("partner", cfg.partner.model, trained=False)
+        answer(r, partner, texts, cfg.batch_size * (turns - 1), 1, cfg.partner.sampling, cfg.steps)
+    return cfg.batch_size * turns
 
 
 def reinforce(r: Rehearsal, cfg: Reinforcement, texts: Texts) -> None:
@@ -152,24 +176,22 @@ def reinforce(r: Rehearsal, cfg: Reinforcement, texts: Texts) -> None:
     policy, reference = r.policy("policy", cfg.policy), r.policy("reference", without_adapter(cfg.policy), trained=False)
     scored = rewarded(r, cfg.reward, cfg.policy) if cfg.reward else []
     critic = [r.scalar("critic", cfg.policy)] if cfg.baseline.kind == "value" else []
-    turns = cfg.partner.turns if cfg.partner else 1
-    batch = texts.drawn(cfg.batch_size * turns, cfg.responses)
-    part, count = widest(batch, list(groups(batch.lengths, cfg.micro_tokens or r.machine.tokens)))
-    r.steps = cfg.steps
+    rows, same = cfg.batch_size, cfg.responses if cfg.prompts else 1
     if cfg.prompts:
-        answer(r, policy, texts, cfg.batch_size * turns, cfg.responses, cfg.sampling, cfg.steps)
-    judged = cfg.steps * count
+        rows = acted(r, policy, cfg, texts, same)
+    r.steps = cfg.steps
+    part, count = widest(*grouped(r, texts.drawn(rows, same)))
     with torch.no_grad():
+        judged = cfg.steps * count
         found = r.laws(policy, part, "judge", judged, True) + r.laws(reference, part, "judge", judged, False)
         found += [x for model in [*scored, *critic] for x in r.values(model, part, "judge", judged, whole=model in scored)]
         del found
-    mixed = mixture(r, cfg.mix, policy, texts)
+    part, count = widest(*grouped(r, texts.drawn(max(1, rows // cfg.minibatches)), cfg.micro_tokens))
 
     def all_of_it(times: float) -> list[Tensor]:
-        laws = r.laws(policy, part, "improve", times, True)
-        return laws + [x for model in critic for x in r.values(model, part, "improve", times)] + mixed(times / max(1.0, count))
+        return r.laws(policy, part, "improve", times, True) + [x for model in critic for x in r.values(model, part, "improve", times)]
 
-    r.learn([policy, *critic], all_of_it, count / cfg.minibatches, cfg.steps * cfg.epochs * cfg.minibatches)
+    r.learn([policy, *critic], all_of_it, count, cfg.steps * cfg.epochs * cfg.minibatches, mixture(r, cfg, policy, texts))
 
 
 def best_of_n(r: Rehearsal, cfg: BestOfN, texts: Texts) -> None:
@@ -178,18 +200,23 @@ def best_of_n(r: Rehearsal, cfg: BestOfN, texts: Texts) -> None:
     own = cfg.rounds not in (1, cfg.steps)  # else the reference samples, or the policy itself
     sampler = r.policy("sampler", cfg.policy, trained=False) if own else reference if cfg.rounds == 1 else policy
     scored = rewarded(r, cfg.reward, cfg.policy)
-    rows = cfg.batch_size * cfg.n
-    batch = texts.drawn(rows, cfg.n)
-    part, count = widest(batch, list(groups(batch.lengths, cfg.micro_tokens or r.machine.tokens)))
-    r.steps = cfg.steps
+    rows, r.steps = cfg.batch_size * cfg.n, cfg.steps
     answer(r, sampler, texts, rows, cfg.n, cfg.sampling, cfg.steps)
+    looks = cfg.steps if sampler is policy else (cfg.steps - 1) // cfg.eval_every + 2  # at the policy's own responses
+    looked = rows if sampler is policy else cfg.eval_responses
+    if sampler is not policy:
+        answer(r, policy, texts, looked, 1, cfg.sampling, looks)
+    part, count = widest(*grouped(r, texts.drawn(rows, cfg.n)))
     with torch.no_grad():
-        found = r.laws(sampler, part, "judge", cfg.steps * count, True) + r.laws(reference, part, "judge", cfg.steps * count, False)
-        found += [x for model in scored for x in r.values(model, part, "judge", cfg.steps * count, whole=True)]
+        seen = looks * count * looked / rows
+        found = r.laws(policy, part, "judge", seen, True) + r.laws(reference, part, "judge", seen, False)
+        scores = cfg.steps * count + (0 if sampler is policy else seen)
+        found += [x for model in scored for x in r.values(model, part, "judge", scores, whole=True)]
         del found
-    learnt = count / cfg.n if cfg.weighting == "best" else count
+    learnt, same = (cfg.batch_size, 1) if cfg.weighting == "best" else (rows, cfg.n)
+    part, count = widest(*grouped(r, texts.drawn(max(1, learnt // cfg.minibatches), same), cfg.micro_tokens))
     updates = cfg.steps * cfg.epochs * cfg.minibatches
-    r.learn([policy], lambda times: r.laws(policy, part, "improve", times, False), learnt / cfg.minibatches, updates)
+    r.learn([policy], lambda times: r.laws(policy, part, "improve", times, False), count, updates)
 
 
 def dpo(r: Rehearsal, cfg: DPO, texts: Texts) -> None:
@@ -199,24 +226,24 @@ def dpo(r: Rehearsal, cfg: DPO, texts: Texts) -> None:
     reference = [r.policy("reference", without_adapter(cfg.policy), trained=False)] if refers else []
     k = cfg.online.responses if cfg.online else texts.together
     batch = texts.drawn(cfg.batch_size * k, k)
-    lengths = batch.prompt_lengths.view(-1, k)[:, 0] + batch.response_lengths.view(-1, k).sum(1)
-    parts = [(part[:, None] * k + torch.arange(k)).flatten() for part in slices(lengths, cfg.micro_tokens or r.machine.tokens)]
-    part, count = widest(batch, parts)
+    part, count = widest(*ranked(r, batch, k, cfg.micro_tokens))
+    tested = 0.0 if cfg.test or cfg.online else cfg.held_out * texts.count * k
     if cfg.online:
-        r.steps = cfg.online.steps
-        scored = rewarded(r, cfg.online.reward, cfg.policy)
+        r.steps, scored = cfg.online.steps, rewarded(r, cfg.online.reward, cfg.policy)
         answer(r, policy, texts, len(batch), k, cfg.online.sampling, r.steps)
         with torch.no_grad():
-            found = [x for model in scored for x in r.values(model, part, "judge", r.steps * count, whole=True)]
+            found = r.laws(policy, part, "judge", r.steps * count, True)
+            found += [x for model in scored for x in r.values(model, part, "judge", r.steps * count, whole=True)]
             del found
-        asked = r.steps * count
     else:
-        r.steps = max(1, round(cfg.epochs * (1 - cfg.held_out) * texts.count / cfg.batch_size))
-        asked = texts.count * k / len(part)
+        r.steps = max(1, cfg.epochs * int(texts.count - tested / k) // cfg.batch_size)
     with torch.no_grad():
         for model in reference:
-            r.laws(model, part, "judge", asked, False)
-        r.laws(policy, part, "evaluate", (r.steps // cfg.eval_every + 1) * cfg.held_out * texts.count * k / len(part), False)
+            r.laws(model, part, "judge", r.steps * count if cfg.online else texts.count * k / len(part), False)
+        r.laws(policy, part, "evaluate", (r.steps // cfg.eval_every + 1) * tested / len(part), False)
+    if not cfg.online and reference:  # what it says of the data is kept, and it is let go
+        del r.roles["reference"], model
+        reference.clear()
     r.learn([policy], lambda times: r.laws(policy, part, "improve", times, False), count, r.steps)
 
 
@@ -302,12 +329,11 @@ def without_adapter(policy: ModelSettings) -> ModelSettings:
     return policy.model_copy(update={"lora": None})
 
 
-def mixture(r: Rehearsal, mix: Any, policy: LanguageModel, texts: Texts) -> Callable[[float], list[Tensor]]:
-    """The supervised loss beside an objective, for one slice of it; nothing where there is none."""
-    if mix is None:
-        return lambda times: []
-    batch = texts.drawn(mix.batch_size)
-    part, count = widest(batch, list(groups(batch.lengths, r.machine.tokens)))
+def mixture(r: Rehearsal, cfg: PPO | Reinforcement, policy: LanguageModel, texts: Texts) -> Slices | None:
+    """The supervised loss beside an objective, once an update, on texts taken to be as long as these; none where there is none."""
+    if cfg.mix is None:
+        return None
+    part, count = widest(*grouped(r, texts.drawn(cfg.mix.batch_size), cfg.micro_tokens))
     return lambda times: r.laws(policy, part, "improve", times * count, False)
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from handrail.config import Settings
-from handrail.data import Codec, load_demonstrations, load_prompts, load_rankings
+from handrail.data import Codec, load_demonstrations, load_prompts, load_rankings, load_ratings
 from handrail.models import load_tokenizer, new_tokenizer
 from handrail.models.load import new_config
 from handrail.pipeline.records import Records
@@ -15,10 +15,11 @@ from handrail.pipeline.settings import Round
 from handrail.plan.stages import Texts
 from handrail.recipes.dpo import DPO
 from handrail.recipes.evaluate import Evaluate
+from handrail.recipes.reinforce_parts import Reinforcement
 from handrail.recipes.reward_parts import Reward
 from handrail.recipes.sample import Sample
 from handrail.recipes.sft import SFT
-from handrail.records import Demonstration, Prompt, Ranking
+from handrail.records import Demonstration, Prompt, Ranking, Rating
 from handrail.rollout import Sampling
 
 T = TypeVar("T")
@@ -70,19 +71,29 @@ def of_round(cfg: Round, stages: dict[str, Settings], records: Records) -> tuple
     asked = prompts_of(codec, records.prompts)
     found: dict[str, Texts] = {}
     for name, stage in stages.items():
-        sampling: Sampling = getattr(stage, "sampling", Sampling())
+        online = stage.online if isinstance(stage, DPO) else None
+        sampling: Sampling = online.sampling if online else getattr(stage, "sampling", Sampling())
         fresh = [min(n, sampling.max_new_tokens) for n in written]
         if isinstance(stage, SFT):
             found[name] = of_demonstrations(codec, records.demonstrations)
         elif isinstance(stage, Evaluate):
             found[name] = Texts(prompts_of(codec, records.held_out), fresh, len(records.held_out))
         elif isinstance(stage, Reward) or (isinstance(stage, DPO) and not stage.online):
-            drawn: Sample = stages["sample"]  # type: ignore[assignment]
-            ranked = drawn.limit or len(records.prompts)
-            found[name] = of_rankings(codec, records.rankings) if records.rankings else Texts(asked, fresh, ranked, drawn.responses)
+            found[name] = of_rankings(codec, records.rankings) if records.rankings else to_be_ranked(stages["sample"], asked, written)
         else:
             found[name] = Texts(asked, fresh, len(records.prompts))
     return found, tokenizer
+
+
+def to_be_ranked(sample: Settings, prompts: list[int], written: list[int]) -> Texts:
+    """Rankings of responses that the round is still to sample."""
+    assert isinstance(sample, Sample)
+    return Texts(prompts, [min(n, sample.sampling.max_new_tokens) for n in written], sample.limit or len(prompts), sample.responses)
+
+
+def of_ratings(codec: Codec, found: Sequence[Rating]) -> Texts:
+    """What DPO reads of responses that are judged alone, and REINFORCE as its reward."""
+    return Texts(prompts_of(codec, [r.prompt for r in found]), responses_of(codec, [r.response for r in found]), len(found))
 
 
 def of_stage(stage: Settings) -> tuple[Texts, PreTrainedConfig | None]:
@@ -103,6 +114,8 @@ def of_stage(stage: Settings) -> tuple[Texts, PreTrainedConfig | None]:
         return of_demonstrations(Codec(load_tokenizer(model), stage.template), found), None
     codec = Codec(load_tokenizer(model), getattr(stage, "template", "auto"))
     assert source is not None
+    if (isinstance(stage, DPO) and stage.threshold is not None) or (isinstance(stage, Reinforcement) and stage.ratings):
+        return of_ratings(codec, load_ratings(source).records), None
     if isinstance(stage, Reward) or (isinstance(stage, DPO) and not stage.online):
         return of_rankings(codec, load_rankings(source).records), None
     prompts = load_prompts(source).records

@@ -47,7 +47,7 @@ class Waves:
         count = self.sampling.max_new_tokens
         uniforms = torch.stack([row_uniforms(seeds[row.index], count) for row in rows]).to(self.device)
         prompts, prompt_of = distinct([row.prompt for row in rows])
-        decoder = _Decoder(self.model, *self._encode(prompts))
+        decoder = Decoder(self.model, *self._encode(prompts))
         logits = decoder.step(torch.full((len(prompts),), self.model.config.decoder_start_token_id, device=self.device))
         logits = logits[prompt_of]
         decoder.keep(prompt_of)
@@ -83,7 +83,7 @@ class Waves:
         return torch.cat(states), torch.cat(seen)
 
 
-class _Decoder:
+class Decoder:
     """The decoder's steps over n rows, and the keys and values that they leave behind."""
 
     def __init__(self, model: Any, states: Tensor, seen: Tensor):
@@ -92,10 +92,14 @@ class _Decoder:
 
     def step(self, tokens: Tensor) -> Tensor:
         """[n, V] logits after one more token of each row, at least float32."""
+        return self.read(tokens[:, None])
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """[n, V] logits after several more tokens of each row, [n, Q]."""
         out: Tensor = self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.states),
             attention_mask=self.seen,
-            decoder_input_ids=tokens[:, None],
+            decoder_input_ids=tokens,
             past_key_values=self.cache,
             use_cache=True,
         ).logits[:, -1]
