@@ -77,7 +77,7 @@ def stages_table(found: "Plan") -> Table:
         ("time", "right"),
         ("of it", "left"),
     ):
-        made.add_column(name, justify=justify, style="bold" if name == "stage" else "")  # type: ignore[arg-type]
+        made.add_column(name, justify=justify, style="bold" if name == "stage" else "", no_wrap=name != "of it")  # type: ignore[arg-type]
     ran = any(stage.used for stage in found.stages)
     if ran:
         made.add_column("a run used", justify="left")
@@ -90,7 +90,7 @@ def stages_table(found: "Plan") -> Table:
             Text(size(stage.memory), "red" if over else ""),
             f"{stage.steps:,}" if stage.steps else "–",
             duration(stage.total),
-            Text(parts(stage), "dim"),
+            Text(parts(stage), "dim", no_wrap=True, overflow="ellipsis"),  # what a narrow terminal can do without
         ]
         if ran:
             row.append(Text(f"{size(stage.used['memory'])}, {duration(stage.used['seconds'])}" if stage.used else "", "cyan"))
@@ -102,7 +102,7 @@ def others_table(found: "Plan", others: list["Otherwise"]) -> Table:
     """The hungriest stage in other ways."""
     now = found.hungriest
     made = Table(title=f"{now.stage} otherwise", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column("with")
+    made.add_column("with", overflow="fold")
     for name in ("memory", "time", ""):
         made.add_column(name, justify="right")
     for other in others:
