@@ -86,15 +86,16 @@ def test_stores_that_notes_name_are_found_and_what_cannot_be_opened_is_said(tmp_
     with closing(sqlite3.connect(runs / "old/feedback.db")) as raw:
         raw.execute("update alembic_version set version_num = '0001'")
         raw.commit()
-    for number, where in enumerate(["../../elsewhere/labels.db", "postgresql://me@host/db", "$STORE", "gone.db"]):
+    for number, where in enumerate(["../../elsewhere/labels.db", "postgresql://u:secret@h/db", "$STORE", "gone.db"]):
         made_run(runs / f"run-{number}", steps=0, data={"path": str(runs / f"run-{number}/labels.jsonl")})
         note = {"snapshot": "s", "project": "p", "rules": {}, "upto": 1, "labels": 1, "labels_sha256": "0", "file": "labels.jsonl"}
         note |= {"file_sha256": "0", "created": 1.0, "store": where if ":" in where or "$" in where else f"../{where[3:]}"}
         (runs / f"run-{number}/labels.jsonl.snapshot.json").write_text(json.dumps(note | {"store": where}))
     page = unescape(asking(runs).get("/labels").text)
-    for shown in ("old/feedback.db", "postgresql://me@host/db", "$STORE", str(elsewhere / "labels.db"), str(tmp_path / "feedback.db")):
+    for shown in ("old/feedback.db", "postgresql://u:***@h/db", "$STORE", str(elsewhere / "labels.db"), str(tmp_path / "feedback.db")):
         assert page.count(shown) >= 1, shown
     assert "an older Handrail" in page and page.count("no file: by itself") == 2 and "gone.db" not in page
+    assert "secret" not in page
     assert "<b>bold" not in asking(runs).get("/labels").text
     named = asking(runs, str(elsewhere / "labels.db"))
     assert "elsewhere" in named.get("/labels").url.params["project"]

@@ -65,7 +65,7 @@ class Stores:
         files = [Path(FILE), *(folder / FILE for folder, files in self.runs.walk() if FILE in files)]
         files += [path for where in noted if not where.startswith("$") and (path := file_of(where)) is not None]
         yield from (self._file(path) for path in dict.fromkeys(path.resolve() for path in files) if path.is_file())
-        yield from (Store(where, where, problem=UNOPENED) for where in noted if where.startswith("$") or file_of(where) is None)
+        yield from (Store(shown(where), where, problem=UNOPENED) for where in noted if where.startswith("$") or file_of(where) is None)
 
     def _notes(self) -> list[Path]:
         """The notes that stand among the runs, and those beside files that runs have read."""
