@@ -49,6 +49,12 @@ def test_words_are_summed_over_every_response_once():
     assert by["sorry"] == (2, pytest.approx(0.6)) and by["you"] == (4, pytest.approx(0.2)) and by["go"] == (2, pytest.approx(-0.2))
 
 
+def test_every_criterion_counts_in_the_words():
+    helpful, short = (Pair("drawn", "A film?", name, GOOD, BAD) for name in ("helpful", "short"))
+    gained, _ = words([helpful, short, helpful])
+    assert {one.word: (one.count, one.total) for one in gained}["sorry"] == (2, pytest.approx(0.6))
+
+
 def test_few_are_of_every_kind_in_turn():
     pairs = [Pair(why, str(n), "", GOOD, BAD) for why in ("mistake", "right", "drawn") for n in range(8)]
     assert [(p.why, p.prompt) for p in few(pairs, 4)] == [("mistake", "0"), ("mistake", "1"), ("right", "0"), ("drawn", "0")]

@@ -107,9 +107,12 @@ def few(pairs: list[Pair], count: int) -> list[Pair]:
 
 
 def words(pairs: list[Pair]) -> tuple[list[Word], list[Word]]:
-    """The words and marks that gained most over all responses of these pairs, each response once, and those that lost most."""
+    """The words and marks that gained most over all responses of these pairs, and those that lost most.
+
+    Each response counts once by each criterion.
+    """
     found: dict[str, list[float]] = defaultdict(list)
-    responses = {(pair.prompt, tuple(one.tokens)): one for pair in pairs for one in (pair.better, pair.worse)}
+    responses = {(pair.criterion, pair.prompt, tuple(one.tokens)): one for pair in pairs for one in (pair.better, pair.worse)}
     for one in responses.values():
         for word, added in by_word(one):
             found[word.lower()].append(added)
