@@ -163,6 +163,22 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
 }
 
 
+def stages_of(folder: Path) -> list[tuple[str, Path]]:
+    """(name, folder) of the stages of a round, in their order."""
+    return [(stage["name"], Path(stage["folder"])) for stage in read(folder / "round.json").get("stages", [])]
+
+
+def sickness(stages: list[tuple[str, Path]]) -> list[str]:
+    """What the doctor found that makes a stage sick, each finding once: ppo sick: kl runaway, from step 3."""
+    found: dict[tuple[Path, str], str] = {}
+    for name, folder in stages:
+        for line in lines(folder / "findings.jsonl"):
+            if line.get("severity") == "sick":
+                title = str(line["name"]).replace("_", " ")
+                found.setdefault((folder, title), shown(f"{name} sick: {title}, from step {line.get('first', line['step'])}"))
+    return list(found.values())
+
+
 # ---- the panel at the end -------------------------------------------------------------------------------------------
 
 

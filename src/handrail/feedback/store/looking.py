@@ -109,8 +109,11 @@ def copied(path: Path, log: Path) -> sqlite3.Connection:
     """What an SQLite file and its log hold together, in memory."""
     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     with TemporaryDirectory() as folder:
-        for one in (log, path):  # a log that is taken up between the two changes the file, and `Looked.read` tells
-            shutil.copyfile(one, Path(folder) / one.name)
+        try:
+            for one in (log, path):  # a log that is taken up between the two changes the file, and `Looked.read` tells
+                shutil.copyfile(one, Path(folder) / one.name)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"it cannot be copied: {error}") from error
         with closing(connected(Path(folder) / path.name)) as raw:
             raw.backup(memory)
     return memory
