@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from handrail.cli.results import learnt, panel, percent, sickness, stages_of
+from handrail.cli.results import example, learnt, panel, percent, sickness, stages_of
 from handrail.cli.verbs import longer, whole_round
 
 
@@ -88,3 +88,16 @@ def test_a_round_with_a_sick_stage_ends_with_the_doctor(tmp_path, monkeypatch, c
     said = "".join(capsys.readouterr())
     assert "ppo.steps=8" not in said and f"handrail doctor {tmp_path}" in said
     assert "The doctor found ppo sick: kl runaway, from step 3." in said
+
+
+def pair_of(before: str, after: str, gain: float) -> dict:
+    return {"prompt": "Which?", "before": before, "after": after, "gold_before": 0.0, "gold_after": gain}
+
+
+def test_the_example_is_a_reply_that_changed_near_the_median_gain():
+    same = [pair_of("same", "same", 0.0) for _ in range(5)]
+    shown = printed(example([pair_of("old", "worst", -1.0), *same, pair_of("old", "little", 0.1), pair_of("old", "most", 2.0)]))
+    assert "little" in shown and "near the median gain of 8" in shown
+    shown = printed(example([pair_of("old", "less", -1.0), pair_of("old", "middle", 0.5), pair_of("old", "more", 1.0)]))
+    assert "middle" in shown and ": the median gain of 3 " in shown
+    assert "none of which changed" in printed(example(same))
