@@ -63,9 +63,7 @@ def test_few_are_of_every_kind_in_turn():
 
 def test_a_pair_is_drawn_with_its_sums_on_one_scale():
     shown = str(drawn(PAIR))
-    assert (
-        "Margin +1.200 = 0.000 between the baselines, which differ in length, +1.100 between the tokens, missed by 0.100." in shown
-    )
+    assert "Margin +1.200 = 0.000 between the baselines, which differ in length, +1.100 between the tokens, missed by 0.100." in shown
     assert "score +1.000" in shown and "baseline +0.250, tokens +0.800, missed by 0.050" in shown
     assert (
         '<span class="tok up s10" title="+0.300"> you</span>' in shown and '<span class="tok down s7" title="−0.200"> you</span>' in shown

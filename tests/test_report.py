@@ -457,7 +457,9 @@ def test_manner_is_what_was_gained_only_where_it_rose():
     assert caveats(SUMMARY | {"parts_after": fell | {"polite": 0.6}}) == [
         "The content’s parts fell by 0.31 together: what was gained is manner."
     ]
-    assert caveats(SUMMARY | {"parts_after": fell | {"polite": 0.1}}) == ["The content’s parts fell by 0.31 together, those of manner by 0.40."]
+    assert caveats(SUMMARY | {"parts_after": fell | {"polite": 0.1}}) == [
+        "The content’s parts fell by 0.31 together, those of manner by 0.40."
+    ]
     assert caveats(SUMMARY | {"parts_after": fell}) == ["The content’s parts fell by 0.31 together."]
 
 
