@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from handrail.cli import app
 from handrail.doctor import NAMES, SEVERITIES, UPPER, Finding, examine, verdict
 from handrail.doctor.case import Curve, Trace, lasting
 from handrail.doctor.examine import FOLLOWS, _ordered
@@ -336,3 +338,16 @@ def test_what_recipes_say_of_their_texts():
     assert said == {"distinct": 0.75, "commonest": 0.5, "empty": 0.25, "repetition": 0.25}
     x = torch.tensor([1.0, 2.0, 3.0, 5.0])
     assert correlation(x, -2 * x) == pytest.approx(-1) and correlation(x, torch.ones(4)) == 0.0
+
+
+def test_a_folder_of_rounds_is_told_which_there_are(tmp_path):
+    """As `handrail compare` leaves it: the runs stand too deep to be those of one round."""
+    for seed in range(3):
+        for method in ("dpo", "ppo"):
+            stage = tmp_path / f"seed-{seed}/{method}/round-1/{method}"
+            stage.mkdir(parents=True)
+            (stage / "inputs.json").write_text("{}")
+            (stage.parents[1] / "round.json").write_text("{}")
+    said = CliRunner().invoke(app, ["doctor", str(tmp_path), "--json"])
+    first = ", ".join(str(tmp_path / name) for name in ("seed-0/dpo", "seed-0/ppo", "seed-1/dpo"))
+    assert said.exit_code == 2 and f"give one of {first}, a round" in " ".join(said.stderr.split())

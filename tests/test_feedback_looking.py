@@ -1,6 +1,7 @@
 """A store that is looked at: read as it lies, with nothing made, written or brought up to date."""
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -52,6 +53,21 @@ def test_a_file_that_nobody_has_open_is_left_as_it_is_even_in_a_folder_that_cann
     finally:
         os.chmod(path.parent, 0o700)
     assert around(path) == before
+
+
+def test_a_log_that_a_killed_writer_has_left_is_read_and_nothing_is_made_beside_it(worked, tmp_path):
+    path = tmp_path / "left" / "feedback.db"
+    path.parent.mkdir()
+    for kind in ("", "-wal"):
+        shutil.copyfile(f"{worked.where}{kind}", f"{path}{kind}")
+    before = around(path)
+    assert before["feedback.db-wal"][0] > 0
+    os.chmod(path.parent, 0o500)
+    try:
+        assert review.everything(look(str(path)), "support") == review.everything(worked.db, "support")
+    finally:
+        os.chmod(path.parent, 0o700)
+    assert around(path) == before and len(before) == 2
 
 
 def test_what_comes_while_others_work_is_seen_and_nobody_waits(worked):

@@ -49,6 +49,12 @@ def test_words_are_summed_over_every_response_once():
     assert by["sorry"] == (2, pytest.approx(0.6)) and by["you"] == (4, pytest.approx(0.2)) and by["go"] == (2, pytest.approx(-0.2))
 
 
+def test_every_criterion_counts_in_the_words():
+    helpful, short = (Pair("drawn", "A film?", name, GOOD, BAD) for name in ("helpful", "short"))
+    gained, _ = words([helpful, short, helpful])
+    assert {one.word: (one.count, one.total) for one in gained}["sorry"] == (2, pytest.approx(0.6))
+
+
 def test_few_are_of_every_kind_in_turn():
     pairs = [Pair(why, str(n), "", GOOD, BAD) for why in ("mistake", "right", "drawn") for n in range(8)]
     assert [(p.why, p.prompt) for p in few(pairs, 4)] == [("mistake", "0"), ("mistake", "1"), ("right", "0"), ("drawn", "0")]
@@ -57,6 +63,7 @@ def test_few_are_of_every_kind_in_turn():
 
 def test_a_pair_is_drawn_with_its_sums_on_one_scale():
     shown = str(drawn(PAIR))
+    assert "Margin +1.200 = 0.000 between the baselines, which differ in length, +1.100 between the tokens, missed by 0.100." in shown
     assert "score +1.000" in shown and "baseline +0.250, tokens +0.800, missed by 0.050" in shown
     assert (
         '<span class="tok up s10" title="+0.300"> you</span>' in shown and '<span class="tok down s7" title="−0.200"> you</span>' in shown
@@ -187,5 +194,6 @@ def test_attributions_stand_in_the_report_and_on_the_page(tmp_path):
     answer = TestClient(create_app(folder), base_url="http://127.0.0.1").get("/reward/round-1/reward")
     assert answer.status_code == 200
     for page in (answer.text, Path(write_report(folder, tmp_path / "report.html")).read_text()):
+        assert "length stands in the baseline" in page
         assert "Which tokens the score comes from" in page and '<span class="tok up s10" title="+0.400"> win</span>' in page
         assert HOSTILE not in page and "\u202e" not in page

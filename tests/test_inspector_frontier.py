@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from jinja2 import Environment, PackageLoader
 
 from handrail.doctor import examine
 from handrail.doctor import verdict as verdict_of
@@ -103,6 +104,14 @@ def test_a_reward_that_falls_with_gold_is_not_said_to_go_on_rising(tmp_path):
 def test_too_few_steps_are_not_fitted_and_a_kl_below_zero_is_none():
     assert fit([(0.1 * i, 1.0) for i in range(6)]) is None
     assert distances([{"step": 3, "kl": -0.2, "reward": 1.0}], "reward") == [(3, 0.0, 1.0)]
+
+
+def test_lines_are_said_to_be_fitted_only_where_they_are(tmp_path):
+    loader = PackageLoader("handrail.inspector", "templates")
+    legend = Environment(loader=loader, autoescape=True).get_template("frontier_legend.html.j2")
+    few, many = (frontier.read_frontier(tmp_path / "runs/ppo", tmp_path, steps(1.0, 0.8, count=count)) for count in (4, 40))
+    assert "lines are fitted" in legend.render(found=many) and 'class="curve' in str(frontier.picture(many))
+    assert "lines are fitted" not in legend.render(found=few) and 'class="curve' not in str(frontier.picture(few))
 
 
 def test_best_of_n_stands_beside_where_a_comparison_measured_it(tmp_path):

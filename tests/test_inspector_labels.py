@@ -1,6 +1,7 @@
 """The inspector's pages over feedback stores: which stores are found, what is told of labels and items, and what is not."""
 
 import json
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -86,15 +87,16 @@ def test_stores_that_notes_name_are_found_and_what_cannot_be_opened_is_said(tmp_
     with closing(sqlite3.connect(runs / "old/feedback.db")) as raw:
         raw.execute("update alembic_version set version_num = '0001'")
         raw.commit()
-    for number, where in enumerate(["../../elsewhere/labels.db", "postgresql://me@host/db", "$STORE", "gone.db"]):
+    for number, where in enumerate(["../../elsewhere/labels.db", "postgresql://u:secret@h/db", "$STORE", "gone.db"]):
         made_run(runs / f"run-{number}", steps=0, data={"path": str(runs / f"run-{number}/labels.jsonl")})
         note = {"snapshot": "s", "project": "p", "rules": {}, "upto": 1, "labels": 1, "labels_sha256": "0", "file": "labels.jsonl"}
         note |= {"file_sha256": "0", "created": 1.0, "store": where if ":" in where or "$" in where else f"../{where[3:]}"}
         (runs / f"run-{number}/labels.jsonl.snapshot.json").write_text(json.dumps(note | {"store": where}))
     page = unescape(asking(runs).get("/labels").text)
-    for shown in ("old/feedback.db", "postgresql://me@host/db", "$STORE", str(elsewhere / "labels.db"), str(tmp_path / "feedback.db")):
+    for shown in ("old/feedback.db", "postgresql://u:***@h/db", "$STORE", str(elsewhere / "labels.db"), str(tmp_path / "feedback.db")):
         assert page.count(shown) >= 1, shown
     assert "an older Handrail" in page and page.count("no file: by itself") == 2 and "gone.db" not in page
+    assert "secret" not in page
     assert "<b>bold" not in asking(runs).get("/labels").text
     named = asking(runs, str(elsewhere / "labels.db"))
     assert "elsewhere" in named.get("/labels").url.params["project"]
@@ -267,6 +269,28 @@ def test_an_item_leads_to_the_runs_that_learnt_from_it_and_they_lead_back(asked,
     assert "not started with these very bytes" not in page
     assert "/labels/demo" in asked.get("/run/demo/round-1/ppo").text
     assert not leads_to_labels(root / "alone") and asked.get("/labels/alone").status_code == 404
+
+
+def test_a_run_of_another_store_has_not_learnt_from_labels_of_the_same_ids(root, told, tmp_path):
+    for name in ("one", "other"):  # simulated labellers leave such rounds
+        shutil.copytree(root, tmp_path / name)
+        for config in (tmp_path / name).rglob("config.yaml"):
+            config.write_text(config.read_text().replace(str(root), str(tmp_path / name)))
+    rankings = tmp_path / "other/demo/round-1/labels/rankings.jsonl"
+    note = rankings.with_name("rankings.jsonl.snapshot.json")
+    made, about = asking(tmp_path), {"store": f"one/{STORE}", "id": told["film"]}
+
+    def learnt() -> set[str]:
+        return {one["run"] for one in made.get("/api/learnt", params=about).json()["runs"]}
+
+    mine = {"one/demo/round-1/reward", "one/demo/round-1/ppo"}
+    assert learnt() == mine
+    query = {"store": f"one/{STORE}", "project": "support", "run": "other/demo/round-1/reward"}
+    assert made.get("/api/items", params=query).json()["total"] == 0
+    note.unlink()
+    (tmp_path / "other" / STORE).unlink()
+    made = asking(tmp_path)
+    assert learnt() == {*mine, *(one.replace("one/", "other/") for one in mine)}, "where nothing tells the store, the ids do"
 
 
 def test_a_setting_that_can_be_no_path_is_none(tmp_path):

@@ -445,11 +445,22 @@ def test_caveats_come_from_the_figures():
         "length_ratio": 2.3,
         "gold_after": 0.9,
         "distinct_after": 0.05,
-        "parts_after": {**SUMMARY["parts_before"], "right film": 0.1},
+        "parts_after": {**SUMMARY["parts_before"], "right film": 0.1, "polite": 0.9},
     }
     found = " ".join(caveats(bad))
-    for words in ("favours one side", "length alone", "please the reward model", "manner", "more alike"):
+    for words in ("favours one side", "length alone", "please the reward model", "gained is manner", "more alike"):
         assert words in found
+
+
+def test_manner_is_what_was_gained_only_where_it_rose():
+    fell = {**SUMMARY["parts_before"], "right film": 0.1}
+    assert caveats(SUMMARY | {"parts_after": fell | {"polite": 0.6}}) == [
+        "The content’s parts fell by 0.31 together: what was gained is manner."
+    ]
+    assert caveats(SUMMARY | {"parts_after": fell | {"polite": 0.1}}) == [
+        "The content’s parts fell by 0.31 together, those of manner by 0.40."
+    ]
+    assert caveats(SUMMARY | {"parts_after": fell}) == ["The content’s parts fell by 0.31 together."]
 
 
 def test_few_prompts_are_a_caveat():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Runs = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or of a whole round.", show_default=False)]
 COLOURS = {"sick": "red", "warning": "yellow", "notice": "cyan", "note": "dim"}
+FEW = 3  # rounds that are named
 SICK = 1  # exit status where a run is sick
 
 
@@ -43,7 +44,7 @@ def doctor(run: Runs) -> dict:
         raise InputError(
             f"{run}: no run folder in it, nor below it" if run.is_dir() else f"{run}: there is no such folder",
             "a folder with inputs.json and config.yaml, or one whose folders have them",
-            "give the folder of a run or of a round",
+            f"give one of {', '.join(rounds)}, a round" if (rounds := rounds_below(run)) else "give the folder of a run or of a round",
         )
     seen: list[dict[str, Any]] = []
     for folder in folders:
@@ -54,6 +55,12 @@ def doctor(run: Runs) -> dict:
         seen.append({"folder": str(folder), "stage": view.stage, "findings": [f.json() for f in findings], "verdict": said.json()})
     sick = any(f["severity"] == "sick" for each in seen for f in each["findings"])
     return {"runs": seen, "exit_code": SICK if sick else 0}
+
+
+def rounds_below(folder: Path) -> list[str]:
+    """The first few rounds in a folder, as that of a comparison has them."""
+    found = [path.parent for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/round.json")]
+    return [str(path) for path in sorted(found)[:FEW]]
 
 
 def told(folder: Path, view: "RunView", findings: list["Finding"], said: "Verdict") -> Panel:

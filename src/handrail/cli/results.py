@@ -163,6 +163,22 @@ SENTENCES: dict[str, Callable[[Path], str]] = {
 }
 
 
+def stages_of(folder: Path) -> list[tuple[str, Path]]:
+    """(name, folder) of the stages of a round, in their order."""
+    return [(stage["name"], Path(stage["folder"])) for stage in read(folder / "round.json").get("stages", [])]
+
+
+def sickness(stages: list[tuple[str, Path]]) -> list[str]:
+    """What the doctor found that makes a stage sick, each finding once: ppo sick: kl runaway, from step 3."""
+    found: dict[tuple[Path, str], str] = {}
+    for name, folder in stages:
+        for line in lines(folder / "findings.jsonl"):
+            if line.get("severity") == "sick":
+                title = str(line["name"]).replace("_", " ")
+                found.setdefault((folder, title), shown(f"{name} sick: {title}, from step {line.get('first', line['step'])}"))
+    return list(found.values())
+
+
 # ---- the panel at the end -------------------------------------------------------------------------------------------
 
 
@@ -219,12 +235,17 @@ def remark(judge: dict[str, Any]) -> str:
 
 
 def example(samples: list[dict[str, Any]]) -> Panel | None:
-    """A prompt with its reply before and after: the one whose gain is the median of all, so neither the best nor the worst."""
+    """A prompt with its reply before and after: of those that changed the one nearest to the median gain of all, so neither the best
+    nor the worst."""
     key = next((key for key in ("gold", "reward") if samples and f"{key}_before" in samples[0]), None)
     if key is None:
         return None
     ordered = sorted(samples, key=lambda s: s[f"{key}_after"] - s[f"{key}_before"])
-    sample = ordered[len(ordered) // 2]
+    middle = len(ordered) // 2
+    changed = [i for i, one in enumerate(ordered) if one["before"] != one["after"]]
+    place = min(changed, key=lambda i: abs(i - middle), default=middle)
+    sample = ordered[place]
+    said = f"{'the' if place == middle else 'near the'} median gain of {len(samples)}{'' if changed else ', none of which changed'}"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
@@ -232,7 +253,7 @@ def example(samples: list[dict[str, Any]]) -> Panel | None:
     for name in ("before", "after"):
         score = sample[f"{key}_{name}"]
         grid.add_row(name, Text.assemble(shown(sample[name]).strip() or "(nothing)", (f"  {score:+.2f}", "dim")))
-    return Panel(grid, title=f"A reply before and after: the median gain of {len(samples)}", title_align="left", expand=False)
+    return Panel(grid, title=f"A reply before and after: {said}", title_align="left", expand=False)
 
 
 def following(commands: list[tuple[str, str]]) -> None:

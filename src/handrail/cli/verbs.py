@@ -1,6 +1,7 @@
 """The verbs that train, sample, compare and report."""
 
 import importlib
+import shlex
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from handrail.cli.feedback_store import meant
 from handrail.cli.frame import Assignments, Config, loading, out, verb
-from handrail.cli.results import described, example, following, learnt, lines, panel, read
+from handrail.cli.results import described, example, following, learnt, lines, panel, sickness, stages_of
 from handrail.cli.settings_help import WithSettings, schema
 from handrail.config import Settings, load, read_yaml
 
@@ -246,14 +247,22 @@ def run(config: Whole, assignments: Assignments = None) -> dict:
     with loading():
         from handrail.pipeline import Round
 
-    cfg = load(Round, config, assignments or [])
-    steps = 2 * getattr(cfg, cfg.method).get("steps", 25)
-    again = f"handrail run {config} {cfg.method}.steps={steps}" if cfg.method != "dpo" else f"handrail run {config} dpo.epochs=2"
-    return whole_round(cfg, (again, "another setting; what it does not touch is kept"))
+    given = assignments or []
+    cfg = load(Round, config, given)
+    return whole_round(cfg, (longer(cfg, config, given), "another setting; what it does not touch is kept"))
+
+
+def longer(cfg: "Round", config: Path, given: list[str]) -> str:
+    """The same command with twice the training of its policy."""
+    setting, usual = ("epochs", 1) if cfg.method == "dpo" else ("steps", 25)
+    key = f"{cfg.method}.{setting}"
+    kept = [one for one in given if not one.startswith(f"{key}=")]
+    return shlex.join(["handrail", "run", str(config), *kept, f"{key}={2 * getattr(cfg, cfg.method).get(setting, usual)}"])
 
 
 def whole_round(cfg: "Round", then: tuple[str, str]) -> dict:
-    """Do the round, show what came of it and what to type next, `then` at last; return its summary."""
+    """Do the round, show what came of it and what to type next, `then` at last, or the doctor where a stage is sick; return its
+    summary."""
     from handrail import pipeline
 
     summary = pipeline.run(cfg)
@@ -266,6 +275,9 @@ def whole_round(cfg: "Round", then: tuple[str, str]) -> dict:
         out.print(shown)
     out.print(panel(summary, cfg.title or (cfg.task.name if cfg.task else "The round")))
     report_file = folder / "report.html"
+    if sick := sickness(stages_of(folder)):
+        out.print(Text(f"The doctor found {'; '.join(sick)}.", "red"))
+        then = (shlex.join(["handrail", "doctor", str(folder)]), "what is wrong, why, and what to do: before more training")
     following(
         [
             (str(report_file), "the report: open it in a browser"),
@@ -279,9 +291,9 @@ def whole_round(cfg: "Round", then: tuple[str, str]) -> dict:
 def tell_story(folder: Path) -> None:
     """A sentence a stage on what was learnt."""
     grid = Table.grid(padding=(0, 2))
-    for stage in read(folder / "round.json").get("stages", []):
-        if sentence := learnt(stage["name"], Path(stage["folder"])):
-            grid.add_row(Text(stage["name"], "bold"), sentence)
+    for name, stage in stages_of(folder):
+        if sentence := learnt(name, stage):
+            grid.add_row(Text(name, "bold"), sentence)
     out.print()
     out.print(grid)
 

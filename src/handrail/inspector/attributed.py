@@ -107,9 +107,12 @@ def few(pairs: list[Pair], count: int) -> list[Pair]:
 
 
 def words(pairs: list[Pair]) -> tuple[list[Word], list[Word]]:
-    """The words and marks that gained most over all responses of these pairs, each response once, and those that lost most."""
+    """The words and marks that gained most over all responses of these pairs, and those that lost most.
+
+    Each response counts once by each criterion.
+    """
     found: dict[str, list[float]] = defaultdict(list)
-    responses = {(pair.prompt, tuple(one.tokens)): one for pair in pairs for one in (pair.better, pair.worse)}
+    responses = {(pair.criterion, pair.prompt, tuple(one.tokens)): one for pair in pairs for one in (pair.better, pair.worse)}
     for one in responses.values():
         for word, added in by_word(one):
             found[word.lower()].append(added)
@@ -142,11 +145,26 @@ def drawn(pair: Pair) -> Markup:
     return tag(
         "article",
         {"class": "attributed"},
-        tag("p", {"class": "small soft"}, f"{said}. Margin {signed(pair.better.score - pair.worse.score)}."),
+        tag("p", {"class": "small soft"}, f"{said}. {margin(pair)}"),
         tag("div", {"class": "text small soft", "dir": "auto"}, shortened(pair.prompt, PROMPT)),
         tag("div", {"class": "pair"}, _column("People preferred", pair.better, most), _column("Over", pair.worse, most)),
         tag("p", {"class": "scale small soft"}, tag("span", {"class": "ramp signed"}), scale),
     )
+
+
+def margin(pair: Pair) -> str:
+    """By how much the model prefers what people preferred, and how much of it stands in the baselines."""
+    whole, baselines, tokens = (
+        after - before
+        for after, before in (
+            (pair.better.score, pair.worse.score),
+            (pair.better.baseline, pair.worse.baseline),
+            (pair.better.total, pair.worse.total),
+        )
+    )
+    lengths = "" if len(pair.better.tokens) == len(pair.worse.tokens) else ", which differ in length"
+    missed = f", missed by {decimal(abs(whole - baselines - tokens), 3)}"
+    return f"Margin {signed(whole)} = {signed(baselines)} between the baselines{lengths}, {signed(tokens)} between the tokens{missed}."
 
 
 def _column(title: str, response: Response, most: float) -> Markup:

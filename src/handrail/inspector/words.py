@@ -175,12 +175,19 @@ def caveats(summary: dict[str, Any]) -> list[str]:
         found.append("The reward rose and the gold score did not: the policy learned to please the reward model.")
     content = part_change(summary, "content_parts")
     if content is not None and content < 0:
-        found.append(f"The content’s parts fell by {decimal(-content)} together: what was gained is manner.")
+        found.append(f"The content’s parts fell by {decimal(-content)} together{_beside_content(part_change(summary, 'manner_parts'))}.")
     distinct = finite(summary.get("distinct_before")), finite(summary.get("distinct_after"))
     if distinct[0] and distinct[1] is not None and distinct[1] < 0.7 * distinct[0]:
         share = percent(distinct[1] / distinct[0], 0)
         found.append(f"The replies became more alike: different word pairs fell to {share} of what they were.")
     return found
+
+
+def _beside_content(manner: float | None) -> str:
+    """What manner did where content fell."""
+    if manner is None or manner == 0:
+        return ""
+    return ": what was gained is manner" if manner > 0 else f", those of manner by {decimal(-manner)}"
 
 
 def disagreement(found: Any) -> str | None:

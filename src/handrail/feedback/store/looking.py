@@ -1,9 +1,11 @@
 """A store that is looked at: nothing is made, brought up to date, locked or written, and nobody who works in it waits."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
@@ -83,18 +85,38 @@ def lying(path: Path) -> Engine:
     """An engine over an SQLite file that leaves nothing beside it.
 
     A reader of a file that nobody has open would make the two files of its write-ahead log, and leave them there.  So such a
-    file is read as one that does not change; `Looked.read` tells if it did.  Each transaction opens the file anew: it may
-    have been made again.
+    file is read as one that does not change; `Looked.read` tells if it did.  Where a log is left without its index, as a copy
+    of a store whose writer was killed has it, both are read in a copy.  Each transaction opens the file anew: it may have
+    been made again.
     """
 
     def opened() -> sqlite3.Connection:
-        log = path.with_name(f"{path.name}-wal")
-        still = "" if log.is_file() and log.stat().st_size else "&immutable=1"
-        raw = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{still}", uri=True, isolation_level=None, check_same_thread=False)
+        log, shared = (path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm"))
+        logged = log.is_file() and log.stat().st_size > 0
+        raw = copied(path, log) if logged and not shared.is_file() else connected(path, "" if logged else "&immutable=1")
         raw.execute("PRAGMA query_only=ON")
         return raw
 
     return create_engine("sqlite://", creator=opened, poolclass=NullPool, hide_parameters=True)
+
+
+def connected(path: Path, more: str = "") -> sqlite3.Connection:
+    """An SQLite file that is read alone."""
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{more}", uri=True, isolation_level=None, check_same_thread=False)
+
+
+def copied(path: Path, log: Path) -> sqlite3.Connection:
+    """What an SQLite file and its log hold together, in memory."""
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with TemporaryDirectory() as folder:
+        try:
+            for one in (log, path):  # a log that is taken up between the two changes the file, and `Looked.read` tells
+                shutil.copyfile(one, Path(folder) / one.name)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"it cannot be copied: {error}") from error
+        with closing(connected(Path(folder) / path.name)) as raw:
+            raw.backup(memory)
+    return memory
 
 
 def stamp(path: Path | None) -> tuple[int, int, int] | None:

@@ -19,7 +19,7 @@ from handrail.inspector.server.overview import overview, tasks_of
 from handrail.inspector.server.pages import known
 from handrail.inspector.server.runs import Runs
 from handrail.inspector.server.said import marked
-from handrail.inspector.server.stores import Store, Stores
+from handrail.inspector.server.stores import Store, Stores, may_keep
 
 router = APIRouter(prefix="/api", include_in_schema=False)
 Name = Annotated[str, Query(max_length=4096)]
@@ -108,7 +108,8 @@ def items(request: Request, asked: Annotated[Question, Query()]) -> JSONResponse
     sizes = state.measured.sizes if state.measured else {}
     learnt = None
     if asked.run:
-        learnt = {label for origin in origins(known(request, asked.run).folder) for label in origin.labels}
+        behind = [origin for origin in origins(known(request, asked.run).folder) if may_keep(where.store, origin)]
+        learnt = {label for origin in behind for label in origin.labels}
     rows = table.rows(where.db, found, asked, sizes, learnt)
     shown = window(where.db, found, rows[asked.start : asked.start + asked.count], sizes)
     measured = state.measured is not None or bool(state.problem)
@@ -141,5 +142,5 @@ def whole(request: Request, where: Place, task: projects.Task, id: str) -> dict[
 def learnt(request: Request, store: Name, id: Id) -> JSONResponse:
     """The runs that have learnt from the labels of an item."""
     where, _ = item_known(request, store, id)
-    found, unread = learnt_by(request.app.state.runs, [one.id for one in browse.asked(where.db, id)])
+    found, unread = learnt_by(request.app.state.runs, where.store, [one.id for one in browse.asked(where.db, id)])
     return answer({"runs": found, "unread": unread})

@@ -18,6 +18,7 @@ from handrail.feedback.words import in_words, letter
 from handrail.inspector.origins import Origin, origins
 from handrail.inspector.rewarded import FILE, read_verdicts
 from handrail.inspector.server.runs import Entry, Runs
+from handrail.inspector.server.stores import Store, may_keep
 from handrail.records import places_of
 
 ACTS = {
@@ -158,8 +159,8 @@ def compared(letters: Sequence[str], people: Sequence[dict[str, Any]], models: S
     return told
 
 
-def learnt_by(runs: Runs, labels: Collection[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The runs that have learnt from one of these labels, from how many and through which run; and what could not be read."""
+def learnt_by(runs: Runs, store: Store, labels: Collection[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The runs that have learnt from one of these labels of a store, from how many, through which run; and what could not be read."""
     found, unread = [], list[str]()
     wanted = set(labels)
     counted: dict[Path, int] = {}
@@ -169,7 +170,7 @@ def learnt_by(runs: Runs, labels: Collection[str]) -> tuple[list[dict[str, Any]]
         except (HandrailError, OSError) as error:
             unread.append(f"{entry.path}: {error}".splitlines()[0])
             continue
-        for origin in behind:
+        for origin in (one for one in behind if may_keep(store, one)):
             if (number := counted_in(counted, origin, wanted)) > 0:
                 found.append({"run": entry.path, "stage": entry.title, "labels": number, "through": through(runs, entry, origin)})
     return found, unread

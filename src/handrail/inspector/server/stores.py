@@ -10,7 +10,7 @@ from handrail.errors import DataError, HandrailError
 from handrail.feedback import provenance
 from handrail.feedback.store.database import file_of, shown, without_password
 from handrail.feedback.store.looking import Looked, look
-from handrail.inspector.origins import files_at, leaves, path_of
+from handrail.inspector.origins import Origin, files_at, leaves, path_of
 from handrail.inspector.server.runs import Runs
 
 FILE = "feedback.db"  # what a store is called unless somebody calls it otherwise
@@ -65,7 +65,7 @@ class Stores:
         files = [Path(FILE), *(folder / FILE for folder, files in self.runs.walk() if FILE in files)]
         files += [path for where in noted if not where.startswith("$") and (path := file_of(where)) is not None]
         yield from (self._file(path) for path in dict.fromkeys(path.resolve() for path in files) if path.is_file())
-        yield from (Store(where, where, problem=UNOPENED) for where in noted if where.startswith("$") or file_of(where) is None)
+        yield from (Store(shown(where), where, problem=UNOPENED) for where in noted if where.startswith("$") or file_of(where) is None)
 
     def _notes(self) -> list[Path]:
         """The notes that stand among the runs, and those beside files that runs have read."""
@@ -96,6 +96,14 @@ def store_in(note: Path) -> str:
     except DataError:
         return ""
     return provenance.store_of(found, note.parent) if found else ""
+
+
+def may_keep(store: Store, origin: Origin) -> bool:
+    """Whether a file's labels are this store's: their ids alone do not tell, those of simulated labellers are alike in every round.
+
+    Of a file that nothing is known of they have to tell.
+    """
+    return not origin.store or meant(origin.store) == meant(store.where)
 
 
 def meant(where: str) -> str:
