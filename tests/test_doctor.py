@@ -109,6 +109,7 @@ def loss(*values: float) -> list[dict]:
 
 FALLING = [3 * math.exp(-i / 12) + 1 for i in range(40)]
 PAIRS = {"low": 0.0, "high": 0.0, "n": 200}
+FEW = {"value": 0.561, "low": 0.38, "high": 0.72, "n": 66}
 SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the run that shows it
     ("not_finite", case(lines=changed(policy_loss=lambda s: math.nan if s > 10 else 0.1))),
     ("double_start", case(preflight={"double_start": 1.0})),
@@ -157,6 +158,7 @@ SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the r
             },
         ),
     ),
+    ("few_held_out_pairs", case("reward", loss(*FALLING), summary={"accuracy": FEW})),
     (
         "reward_overfit",
         case(
@@ -297,6 +299,23 @@ def test_the_verdict_takes_the_weights_from_before_the_fall():
     said = verdict(view, examine(view))
     assert said.step is not None and 7 <= said.step <= 11 and "steps=" in said.sentences[2] and said.next[0].startswith("kl.beta=")
     assert "sick" in said.sentences[1] and "overoptimised" in said.sentences[1]
+
+
+def test_a_reward_model_is_judged_by_its_held_out_pairs():
+    lines = [line | {"accuracy": 0.5 + i / 200} for i, line in enumerate(loss(*FALLING))]
+    rule = {"value": 0.5, "low": 0.35, "high": 0.65, "n": 66, "rule": "longer"}
+    few = case("reward", lines, summary={"accuracy": FEW, "length_baseline": rule, "test_rankings": 12})
+    found = examine(few)
+    assert [(f.name, f.severity) for f in found] == [("few_held_out_pairs", "notice")]
+    assert "66 held-out pairs of 12 rankings" in found[0].evidence and "a coin's 50% and the 50% of length alone" in found[0].evidence
+    happened, wrong, take = verdict(few, found).sentences
+    assert "on 66 held-out pairs the accuracy is 56% (38% to 72%), by length alone 50%, and " in happened
+    assert "the accuracy on the batches of the training went from 0.505" in happened
+    assert "not shown to know more than a coin" in wrong and "Nothing is wrong" not in wrong and "more pairs" in take
+    many = case("reward", lines, summary={"accuracy": {"value": 0.72, "low": 0.66, "high": 0.77, "n": 402}, "length_baseline": rule})
+    assert examine(many) == [] and "72% (66% to 77%)" in verdict(many, []).sentences[0]
+    above = {"accuracy": {"value": 0.62, "low": 0.54, "high": 0.7, "n": 66}, "length_baseline": rule | {"value": 0.58}}
+    assert "58% of length alone" in examine(case("reward", lines, summary=above))[0].evidence
 
 
 def test_a_run_without_a_step_is_no_fault():

@@ -49,6 +49,7 @@ CHECKS: tuple[Check, ...] = (  # those nearer to the root of things first; a fin
     supervised.reward_at_chance,
     supervised.reward_overfit,
     supervised.reward_is_length,
+    supervised.few_held_out_pairs,
     supervised.miscalibrated,
     supervised.chosen_falls,
     reward.reward_likes_nonsense,

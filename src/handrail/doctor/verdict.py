@@ -10,6 +10,7 @@ import numpy as np
 from handrail.doctor.best import best
 from handrail.doctor.case import Case
 from handrail.doctor.finding import UPPER, Finding
+from handrail.doctor.supervised import by_length, share, tested
 from handrail.track import RunView
 
 MAIN = ("gold", "reward", "eval_accuracy", "accuracy", "eval_loss", "loss")  # what a run is judged by, the first that there is
@@ -17,7 +18,7 @@ WORDS = {
     "gold": "gold",
     "reward": "the reward",
     "eval_accuracy": "the accuracy on held-out pairs",
-    "accuracy": "the accuracy",
+    "accuracy": "the accuracy on the batches of the training",
     "eval_loss": "the loss on held-out prompts",
     "loss": "the loss",
 }
@@ -41,22 +42,32 @@ def verdict(view: RunView, findings: Sequence[Finding]) -> Verdict:
     """Three sentences on a run, of its findings as `examine` gave them."""
     case = Case(view)
     causes = [f for f in findings if f.severity in UPPER]
+    unproven = next((f for f in findings if f.name == "few_held_out_pairs"), None)
     step = _step(case, causes)
     take, told = _taken(view, step, causes)
     following = tuple(f"{f.change}  ({f.remedy})" if f.change else f.remedy for f in causes[:3])
-    if not following:
-        following = (_further(case),)
-    return Verdict((_happened(case), _wrong(causes, len(findings)), told), step, take, following)
+    wrong = _wrong(causes, len(findings))
+    if unproven is not None and not causes:
+        wrong, following = (
+            "It is not shown to know more than a coin or length does: there are too few held-out pairs to tell.",
+            (unproven.remedy,),
+        )
+        told = f"{told.removesuffix('.')}, but have more pairs compared before a policy learns from them."
+    return Verdict((_happened(case), wrong, told), step, take, following or (_further(case),))
 
 
 def _happened(case: Case) -> str:
     stage, state = case.stage.replace("_", " "), "has finished" if case.view.finished else "is going on or was stopped"
     if not case.done:
         return f"The run ({stage}) has no step yet."
-    said = [
+    said, found, rule = [], tested(case), by_length(case)
+    if found is not None:
+        beside = f", by length alone {rule['value']:.0%}," if rule is not None else ""
+        said = [f"on {found['n']} held-out pairs the accuracy is {share(found)}{beside}"]
+    said += [
         f"{WORDS[name]} went from {curve.start:.3g} to {curve.last:.3g}"
         for name in ("reward", "gold", *MAIN)
-        if (curve := case.curve(name)) is not None
+        if (curve := case.curve(name)) is not None and not (found is not None and name == "eval_accuracy")
     ]
     kl = case.curve("kl")
     away = f", {kl.last:.2g} nats a response from the reference" if kl is not None else ""
