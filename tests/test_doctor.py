@@ -301,6 +301,19 @@ def test_the_verdict_takes_the_weights_from_before_the_fall():
     assert "sick" in said.sentences[1] and "overoptimised" in said.sentences[1]
 
 
+def test_a_policy_that_ended_no_better_than_it_began_is_not_said_to_be_well():
+    gold = [-1.15, -1.48, -1.47, -1.66, -1.64, -1.58]
+    lines = [line | {"gold": y, "reward": 0.1 * i, "reward_by_gold": 0.0} for i, (y, line) in enumerate(zip(gold, healthy(6), strict=True))]
+    fell = case(lines=lines, summary={})
+    assert not [f for f in examine(fell) if f.severity in UPPER]
+    said = verdict(fell, [])
+    assert said.sentences[1] == "It did not improve: gold began at -1.31 and is -1.63."
+    assert "comparisons" in said.next[0]
+    assert "has not improved so far" in verdict(replace(fell, summary=None), []).sentences[1]
+    sinks = [{k: v for k, v in line.items() if k != "gold"} | {"reward": -0.1 * i} for i, line in enumerate(healthy(6))]
+    assert "did not improve: the reward" in verdict(case(lines=sinks, summary={}), []).sentences[1]
+
+
 def test_a_reward_model_is_judged_by_its_held_out_pairs():
     lines = [line | {"accuracy": 0.5 + i / 200} for i, line in enumerate(loss(*FALLING))]
     rule = {"value": 0.5, "low": 0.35, "high": 0.65, "n": 66, "rule": "longer"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from handrail.doctor.best import best
-from handrail.doctor.case import Case
+from handrail.doctor.case import Case, Curve
 from handrail.doctor.finding import UPPER, Finding
 from handrail.doctor.supervised import by_length, share, tested
 from handrail.track import RunView
@@ -42,18 +42,13 @@ def verdict(view: RunView, findings: Sequence[Finding]) -> Verdict:
     """Three sentences on a run, of its findings as `examine` gave them."""
     case = Case(view)
     causes = [f for f in findings if f.severity in UPPER]
-    unproven = next((f for f in findings if f.name == "few_held_out_pairs"), None)
     step = _step(case, causes)
     take, told = _taken(view, step, causes)
-    following = tuple(f"{f.change}  ({f.remedy})" if f.change else f.remedy for f in causes[:3])
-    wrong = _wrong(causes, len(findings))
-    if unproven is not None and not causes:
-        wrong, following = (
-            "It is not shown to know more than a coin or length does: there are too few held-out pairs to tell.",
-            (unproven.remedy,),
-        )
+    following = [f"{f.change}  ({f.remedy})" if f.change else f.remedy for f in causes[:3]]
+    if not causes and (unproven := [f.remedy for f in findings if f.name == "few_held_out_pairs"]):
+        following = unproven
         told = f"{told.removesuffix('.')}, but have more pairs compared before a policy learns from them."
-    return Verdict((_happened(case), wrong, told), step, take, following or (_further(case),))
+    return Verdict((_happened(case), _wrong(case, findings), told), step, take, tuple(following) or (_further(case),))
 
 
 def _happened(case: Case) -> str:
@@ -74,12 +69,30 @@ def _happened(case: Case) -> str:
     return f"The run ({stage}) {state} after {case.done} steps: {' and '.join(dict.fromkeys(said[:2])) or 'nothing was measured'}{away}."
 
 
-def _wrong(causes: list[Finding], found: int) -> str:
-    if not causes:
-        return "Nothing is wrong with it that can be seen from here." if not found else "Nothing is wrong with it, only things to look at."
-    worst, others = causes[0], causes[1:]
-    more = f" (also: {', '.join(f.title for f in others[:3])})" if others else ""
-    return f"It is {'sick' if worst.severity == 'sick' else 'not well'}, {worst.title} from step {worst.first} on: {worst.cause}{more}."
+def _wrong(case: Case, findings: Sequence[Finding]) -> str:
+    causes = [f for f in findings if f.severity in UPPER]
+    if causes:
+        worst, others = causes[0], causes[1:]
+        more = f" (also: {', '.join(f.title for f in others[:3])})" if others else ""
+        return f"It is {'sick' if worst.severity == 'sick' else 'not well'}, {worst.title} from step {worst.first} on: {worst.cause}{more}."
+    if any(f.name == "few_held_out_pairs" for f in findings):
+        return "It is not shown to know more than a coin or length does: there are too few held-out pairs to tell."
+    if curve := _no_better(case):
+        so = "It did not improve" if case.view.finished else "It has not improved so far"
+        look = ", and there are things to look at" if findings else ""
+        return f"{so}: {WORDS[_judge(case)]} began at {curve.start:.3g} and is {curve.last:.3g}{look}."
+    return "Nothing is wrong with it, only things to look at." if findings else "Nothing is wrong with it that can be seen from here."
+
+
+def _judge(case: Case) -> str:
+    """What a policy that samples is judged by."""
+    return "gold" if case.curve("gold") is not None else "reward"
+
+
+def _no_better(case: Case) -> Curve | None:
+    """The score of a policy that ended no better than it began; None where it did, or none was measured."""
+    curve = case.curve(_judge(case), 2)
+    return curve if curve is not None and (curve.last <= curve.start or best(curve.values)[0] == 0) else None
 
 
 def _step(case: Case, causes: list[Finding]) -> int | None:
@@ -115,7 +128,15 @@ def _taken(view: RunView, step: int | None, causes: list[Finding]) -> tuple[str,
 
 
 def _further(case: Case) -> str:
-    """What to try with a run that is well."""
+    """What to try with a run that nothing is wrong with."""
+    if _no_better(case) is not None:
+        paid = case.curve("reward", 2)
+        gamed = _judge(case) == "gold" and paid is not None and paid.last > paid.start
+        return (
+            "have more comparisons made: the reward rose and gold did not"
+            if gamed
+            else "look at the traces: does the reward tell replies apart?"
+        )
     curve = next((c for name in ("reward", *MAIN) if (c := case.curve(name, 6)) is not None), None)
     if curve is None or np.isinf(curve.noise):
         return "let it go on, and look again"
