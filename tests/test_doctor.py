@@ -309,9 +309,27 @@ def test_a_policy_that_ended_no_better_than_it_began_is_not_said_to_be_well():
     said = verdict(fell, [])
     assert said.sentences[1] == "It did not improve: gold began at -1.31 and is -1.63."
     assert "comparisons" in said.next[0]
+    assert said.sentences[2] == "No step was better than the model that it started from: keep that model (sft)." and said.step == 0
+    waits = verdict(case(lines=healthy(6)[:1] + lines[1:], summary={}, config=CONFIG | {"critic_warmup": 2}), [])
+    assert waits.sentences[2] == said.sentences[2]
     assert "has not improved so far" in verdict(replace(fell, summary=None), []).sentences[1]
     sinks = [{k: v for k, v in line.items() if k != "gold"} | {"reward": -0.1 * i} for i, line in enumerate(healthy(6))]
     assert "did not improve: the reward" in verdict(case(lines=sinks, summary={}), []).sentences[1]
+
+
+def test_the_weights_that_a_step_measured_are_those_to_take(tmp_path):
+    """A step samples before its update: checkpoint k is what step k saw.  An evaluation comes after it."""
+    peak = changed(gold=lambda s: 1 - 0.1 * abs(s - 10), reward_by_gold=0.5)
+    at = replace(case(lines=peak), folder=tmp_path)
+    assert "best at step 10, whose weights are gone: run it again with steps=10, " in verdict(at, []).sentences[2]
+    for step in (10, 11, 20):
+        (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
+    assert verdict(at, []).take == "checkpoints/step-00000010"
+    lines = [line | ({"eval_loss": abs(i - 10) + 1.0} if i in (5, 10, 20, 30) else {}) for i, line in enumerate(loss(*FALLING))]
+    told = verdict(replace(at, stage="sft", metrics=lines), [])
+    assert (told.step, told.take) == (10, "checkpoints/step-00000011")
+    sft = case("sft", lines, config={"epochs": 3})
+    assert "steps=" not in verdict(sft, []).sentences[2] and "patience=1" in verdict(sft, []).sentences[2]
 
 
 def test_a_reward_model_is_judged_by_its_held_out_pairs():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from handrail.doctor.best import best
+from handrail.doctor.best import at_start, best, keep_start, start
 from handrail.doctor.case import Case, Curve
 from handrail.doctor.finding import UPPER, Finding
 from handrail.doctor.supervised import by_length, share, tested
@@ -42,13 +42,15 @@ def verdict(view: RunView, findings: Sequence[Finding]) -> Verdict:
     """Three sentences on a run, of its findings as `examine` gave them."""
     case = Case(view)
     causes = [f for f in findings if f.severity in UPPER]
-    step = _step(case, causes)
-    take, told = _taken(view, step, causes)
+    found = _best(case, causes)
+    take, told = _taken(case, found, causes)
     following = [f"{f.change}  ({f.remedy})" if f.change else f.remedy for f in causes[:3]]
     if not causes and (unproven := [f.remedy for f in findings if f.name == "few_held_out_pairs"]):
         following = unproven
         told = f"{told.removesuffix('.')}, but have more pairs compared before a policy learns from them."
-    return Verdict((_happened(case), _wrong(case, findings), told), step, take, tuple(following) or (_further(case),))
+    return Verdict(
+        (_happened(case), _wrong(case, findings), told), found[0] if found else None, take, tuple(following) or (_further(case),)
+    )
 
 
 def _happened(case: Case) -> str:
@@ -95,36 +97,46 @@ def _no_better(case: Case) -> Curve | None:
     return curve if curve is not None and (curve.last <= curve.start or best(curve.values)[0] == 0) else None
 
 
-def _step(case: Case, causes: list[Finding]) -> int | None:
-    """The step with the best weights: by the monitor where there is one, else the last before something went wrong."""
+def _best(case: Case, causes: list[Finding]) -> tuple[int, int] | None:
+    """The best step: by the monitor where there is one, else the last before something went wrong; and the checkpoint that it measured.
+
+    Checkpoint k is that after k updates.  A step samples before its own update, and evaluates a loss after it.
+    """
     if not case.done:
         return None
     if (gold := case.curve("gold", 2)) is not None:
-        return int(gold.steps[best(gold.values)[0]])
+        return (step := int(gold.steps[best(gold.values)[0]])), step
     if (loss := case.curve("eval_loss", 2)) is not None:
-        return int(loss.steps[best(-loss.values, around=0)[0]])
-    sick = [f.first for f in causes if f.severity == "sick"]
-    return max(0, min(sick)) if sick else int(case.view.metrics[-1]["step"])
+        return (step := int(loss.steps[best(-loss.values, around=0)[0]])), step + 1
+    if sick := [f.first for f in causes if f.severity == "sick"]:
+        return (step := max(0, min(sick))), step
+    if (reward := case.curve("reward", 2)) is not None:
+        return (step := int(reward.steps[best(reward.values)[0]])), step
+    return (step := int(case.view.metrics[-1]["step"])), step + 1
 
 
-def _taken(view: RunView, step: int | None, causes: list[Finding]) -> tuple[str, str]:
-    if step is None:
+def _taken(case: Case, found: tuple[int, int] | None, causes: list[Finding]) -> tuple[str, str]:
+    """The folder of the weights to take, and a sentence on it."""
+    if found is None:
         return "", "There is nothing to take yet."
-    last = int(view.metrics[-1]["step"])
+    (step, number), view, last = found, case.view, int(case.view.metrics[-1]["step"])
     if any(f.severity == "sick" for f in causes) and step <= max(1, last // 10):
-        return "", "Take none of its weights: begin again from where it started, once the cause is mended."
+        return "", f"Take none of its weights: begin again from where it started{start(view.config)}, once the cause is mended."
+    if number == step and at_start(step, view.config) and case.curve(_judge(case), 2) is not None:
+        return "", keep_start(view.config)
     kept = sorted(int(path.name.removeprefix("step-")) for path in (view.folder / "checkpoints").glob("step-*") if path.is_dir())
     if step >= last:
         name = "model" if (view.folder / "model").is_dir() else f"checkpoints/step-{kept[-1]:08d}" if kept else ""
         return name, f"Take the last weights{f' ({name})' if name else ', once they are saved'}."
-    near = min(kept, key=lambda other: abs(other - step), default=None)
-    if near is not None and abs(near - step) <= max(1, last // 20):
+    near = min(kept, key=lambda other: abs(other - number), default=None)
+    if near is not None and abs(near - number) <= max(1, last // 20):
         name = f"checkpoints/step-{near:08d}"
-        return name, f"Take the weights of step {step}, where it was best ({name})."
-    return (
-        "",
-        f"It was best at step {step}, whose weights are gone: run it again with steps={step + 1}, or keep more checkpoints (run.keep).",
-    )
+        return name, f"Take the weights of {name}: it was best at step {step}."
+    if case.setting("steps"):  # such a run has a constant rate, so that a shorter one is the beginning of the longer
+        again = f"run it again with steps={number}, which ends with them"
+    else:
+        again = "make fewer passes over the data" + (", or stop early (patience=1)" if case.stage == "sft" else "")
+    return "", f"It was best at step {step}, whose weights are gone: {again}."
 
 
 def _further(case: Case) -> str:
