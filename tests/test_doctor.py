@@ -14,6 +14,7 @@ from handrail.doctor import NAMES, SEVERITIES, UPPER, Finding, examine, verdict
 from handrail.doctor.case import Curve, Trace, lasting
 from handrail.doctor.examine import FOLLOWS, _ordered
 from handrail.doctor.finding import spans
+from handrail.doctor.update import lowered
 from handrail.recipes.experience import correlation, variety
 from handrail.track import RunView
 
@@ -330,6 +331,18 @@ def test_the_weights_that_a_step_measured_are_those_to_take(tmp_path):
     assert (told.step, told.take) == (10, "checkpoints/step-00000011")
     sft = case("sft", lines, config={"epochs": 3})
     assert "steps=" not in verdict(sft, []).sentences[2] and "patience=1" in verdict(sft, []).sentences[2]
+
+
+def test_the_rate_that_is_proposed_comes_from_how_far_a_step_went():
+    def proposed(rate: float, **columns: float) -> str:
+        return next(f.change for f in examine(case(lines=changed(**columns), config=CONFIG | {"lr": rate})) if f.name == "steps_too_large")
+
+    assert proposed(0.02, approx_kl=1.8) == "lr=0.001"  # 180 times too far: 13 times too fast
+    assert proposed(0.02, approx_kl=0.16) == "lr=0.005"
+    assert proposed(0.002, approx_kl=0.06) == "lr=0.0006", "a third at most"
+    assert proposed(0.002, clip_fraction=0.4) == "lr=0.0004", "which does not say how far"
+    assert lowered(3e-4, 1.0) == pytest.approx(1e-4) and lowered(2e-4, 0.3) == pytest.approx(6e-5)
+    assert all(0 < lowered(r, s) <= r / 3 * 1.0001 for r in (1e-6, 9e-5, 0.02, 0.3, 1.0) for s in (1e-4, 0.01, 0.2, 0.9))
 
 
 def test_a_reward_model_is_judged_by_its_held_out_pairs():

@@ -1,11 +1,14 @@
 """Checks on how the policy and the critic move, and on what the machine does meanwhile."""
 
+import math
+
 import numpy as np
 
 from handrail.doctor.case import Case, Curve, lasting
 from handrail.doctor.finding import Held
 
-STEP, STEP_SICK = 0.05, 0.2  # nats a token that a step's updates move the policy; PPO is at home below 0.01
+USUAL, STEP, STEP_SICK = 0.01, 0.05, 0.2  # nats a token that a step's updates move the policy; PPO is at home below the first
+UNKNOWN, LEAST = 1 / 5, 1 / 3  # of the learning rate: where nothing says by how much it is too high; what a proposal is at most
 CLIPPED, CLIPPED_SICK = 0.35, 0.5  # share of tokens without a gradient
 JUMP = 0.25  # nats a token by which the divergence changes from a step to the next
 FAR, FAR_SICK = 1.0, 2.0  # nats a token from the reference: e to 7 times as likely as there, at every token
@@ -38,15 +41,25 @@ def steps_too_large(case: Case) -> Held | None:
     if not held:
         return None
     steps = sorted({step for curve, where, _, _ in held for step in curve.where(where)})
-    epochs = int(case.setting("epochs", 1)) * int(case.setting("minibatches", 1))
+    epochs, rate = int(case.setting("epochs", 1)) * int(case.setting("minibatches", 1)), case.setting("lr")
+    # The divergence grows with the square of the step.
+    share = next((math.sqrt(USUAL / curve.trailing.max()) for curve, *_ in held if curve is moved), UNKNOWN)
     return Held(
         "sick" if any(sick for _, _, sick, _ in held) else "warning",
         steps,
         "; ".join(said.format(float(curve.trailing.max())) for curve, _, _, said in held),
         f"the learning rate is too high for {epochs} update{'s' * (epochs > 1)} from each batch: what is learned overshoots",
         "lower the learning rate, or make fewer passes over a batch, or end them early with target_kl",
-        f"lr={case.setting('lr') / 5:.1g}" if case.setting("lr") else "",
+        f"lr={lowered(rate, share):.1g}" if rate else "",
     )
+
+
+def lowered(rate: float, share: float) -> float:
+    """A share of a learning rate, a third of it at most, to one significant figure."""
+    exact, most = rate * min(share, LEAST), rate * LEAST * (1 + 1e-9)
+    unit = 10.0 ** math.floor(math.log10(exact) + 1e-9)
+    near = round(exact / unit) * unit
+    return near if near <= most else near - unit
 
 
 def kl_runaway(case: Case) -> Held | None:
