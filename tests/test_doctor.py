@@ -345,6 +345,20 @@ def test_the_rate_that_is_proposed_comes_from_how_far_a_step_went():
     assert all(0 < lowered(r, s) <= r / 3 * 1.0001 for r in (1e-6, 9e-5, 0.02, 0.3, 1.0) for s in (1e-4, 0.01, 0.2, 0.9))
 
 
+def test_a_change_to_a_stage_of_a_round_is_one_that_the_round_takes(tmp_path):
+    sick = case(lines=changed(approx_kl=1.8))
+    told = {place: examine(replace(sick, folder=tmp_path / place))[0].change for place in ("round-1/ppo", "round-12/other", "ppo")}
+    assert told == {"round-1/ppo": "ppo.lr=1e-05", "round-12/other": "lr=1e-05", "ppo": "lr=1e-05"}
+    peak = replace(case(lines=changed(gold=lambda s: 1 - 0.1 * abs(s - 10), reward_by_gold=0.5)), folder=tmp_path / "round-1/ppo")
+    assert "ppo.steps=10" in verdict(peak, []).sentences[2] and verdict(peak, examine(peak)).next[0].startswith("ppo.kl.beta=")
+    from handrail.config import override
+    from handrail.pipeline.settings import of_round
+
+    base = {"task": {"name": "movie-night"}, "labels": "simulated", "ppo": {"lr": 0.02}}
+    assert override(base, [told["round-1/ppo"]])["ppo"]["lr"] == 1e-05
+    assert of_round(override(base, [told["round-1/ppo"]]), "ppo", tmp_path, []).lr == 1e-05
+
+
 def test_a_reward_model_is_judged_by_its_held_out_pairs():
     lines = [line | {"accuracy": 0.5 + i / 200} for i, line in enumerate(loss(*FALLING))]
     rule = {"value": 0.5, "low": 0.35, "high": 0.65, "n": 66, "rule": "longer"}

@@ -38,7 +38,7 @@ class Finding:
     evidence: str
     cause: str
     remedy: str
-    change: str = ""
+    change: str = ""  # the remedy as a setting; of a stage of a round with the stage's name before it, as `handrail run` takes it
     because: str = ""  # the finding that this one follows from
 
     @property

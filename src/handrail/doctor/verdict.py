@@ -133,9 +133,9 @@ def _taken(case: Case, found: tuple[int, int] | None, causes: list[Finding]) -> 
         name = f"checkpoints/step-{near:08d}"
         return name, f"Take the weights of {name}: it was best at step {step}."
     if case.setting("steps"):  # such a run has a constant rate, so that a shorter one is the beginning of the longer
-        again = f"run it again with steps={number}, which ends with them"
+        again = f"run it again with {case.assignment(f'steps={number}')}, which ends with them"
     else:
-        again = "make fewer passes over the data" + (", or stop early (patience=1)" if case.stage == "sft" else "")
+        again = "make fewer passes over the data" + (f", or stop early ({case.assignment('patience=1')})" if case.stage == "sft" else "")
     return "", f"It was best at step {step}, whose weights are gone: {again}."
 
 
@@ -153,8 +153,8 @@ def _further(case: Case) -> str:
     if curve is None or np.isinf(curve.noise):
         return "let it go on, and look again"
     recent = curve.trailing[-1] - curve.trailing[-max(2, len(curve) // 4)]
-    if abs(recent) > 3 * curve.noise and case.setting("steps"):
-        return f"steps={2 * int(case.setting('steps'))}  (it is still getting better)"
+    if abs(recent) > 3 * curve.noise and (steps := int(case.setting("steps", 0))):
+        return f"{case.assignment(f'steps={2 * steps}')}  (it is still getting better)"
     return "judge it on held-out prompts: `handrail evaluate`"
 
 
