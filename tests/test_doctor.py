@@ -13,7 +13,7 @@ import pytest
 from handrail.doctor import NAMES, SEVERITIES, UPPER, Finding, examine, verdict
 from handrail.doctor.case import Curve, Trace, lasting
 from handrail.doctor.examine import FOLLOWS, _ordered
-from handrail.doctor.finding import spans
+from handrail.doctor.finding import figure, spans
 from handrail.doctor.update import lowered
 from handrail.recipes.experience import correlation, variety
 from handrail.track import RunView
@@ -357,6 +357,16 @@ def test_a_change_to_a_stage_of_a_round_is_one_that_the_round_takes(tmp_path):
     base = {"task": {"name": "movie-night"}, "labels": "simulated", "ppo": {"lr": 0.02}}
     assert override(base, [told["round-1/ppo"]])["ppo"]["lr"] == 1e-05
     assert of_round(override(base, [told["round-1/ppo"]]), "ppo", tmp_path, []).lr == 1e-05
+
+
+def test_figures_are_written_as_one_says_them():
+    assert [figure(x, 2) for x in (244.1, 0.0421, 3.256, -1234.0, 0.0)] == ["240", "0.042", "3.3", "-1200", "0"]
+    assert figure(12345.0) == "12300" and figure(999.9) == "1000" and figure(1e-7) == "1e-07"
+    far = examine(case(lines=changed(kl=grow(0, 7000), approx_kl=150.0)))
+    assert not [f for f in far if "e+" in f.evidence] and "150 nats a token" in far[0].evidence
+    assert "7000 nats a response" in verdict(case(lines=changed(kl=7000.0)), far).sentences[0]
+    once = case("sft", [line | ({"eval_loss": 3.26} if i == 39 else {}) for i, line in enumerate(loss(*FALLING))])
+    assert "the loss on held-out prompts was 3.26 and the loss went from" in verdict(once, []).sentences[0]
 
 
 def test_a_reward_model_is_judged_by_its_held_out_pairs():

@@ -63,6 +63,12 @@ class Finding:
         return asdict(self) | {"spans": [list(span) for span in self.spans], "page": self.page}
 
 
+def figure(x: float, digits: int = 3) -> str:
+    """A number to so many significant figures and with no exponent where it is large: 0.0421, 3.26, 240, 12000."""
+    rounded = f"{x:.{digits}g}"
+    return f"{float(rounded):.0f}" if abs(x) >= 1 and "e" in rounded else rounded
+
+
 def spans(steps: Sequence[int], known: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Consecutive ones of the `known` steps among `steps`, as (first, last)."""
     place = {step: number for number, step in enumerate(known)}

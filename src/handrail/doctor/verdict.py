@@ -9,7 +9,7 @@ import numpy as np
 
 from handrail.doctor.best import at_start, best, keep_start, start
 from handrail.doctor.case import Case, Curve
-from handrail.doctor.finding import UPPER, Finding
+from handrail.doctor.finding import UPPER, Finding, figure
 from handrail.doctor.supervised import by_length, share, tested
 from handrail.track import RunView
 
@@ -62,12 +62,14 @@ def _happened(case: Case) -> str:
         beside = f", by length alone {rule['value']:.0%}," if rule is not None else ""
         said = [f"on {found['n']} held-out pairs the accuracy is {share(found)}{beside}"]
     said += [
-        f"{WORDS[name]} went from {curve.start:.3g} to {curve.last:.3g}"
+        f"{WORDS[name]} went from {figure(curve.start)} to {figure(curve.last)}"
+        if len(curve) > 1
+        else f"{WORDS[name]} was {figure(curve.last)}"
         for name in ("reward", "gold", *MAIN)
         if (curve := case.curve(name)) is not None and not (found is not None and name == "eval_accuracy")
     ]
     kl = case.curve("kl")
-    away = f", {kl.last:.2g} nats a response from the reference" if kl is not None else ""
+    away = f", {figure(kl.last, 2)} nats a response from the reference" if kl is not None else ""
     return f"The run ({stage}) {state} after {case.done} steps: {' and '.join(dict.fromkeys(said[:2])) or 'nothing was measured'}{away}."
 
 
@@ -82,7 +84,7 @@ def _wrong(case: Case, findings: Sequence[Finding]) -> str:
     if curve := _no_better(case):
         so = "It did not improve" if case.view.finished else "It has not improved so far"
         look = ", and there are things to look at" if findings else ""
-        return f"{so}: {WORDS[_judge(case)]} began at {curve.start:.3g} and is {curve.last:.3g}{look}."
+        return f"{so}: {WORDS[_judge(case)]} began at {figure(curve.start)} and is {figure(curve.last)}{look}."
     return "Nothing is wrong with it, only things to look at." if findings else "Nothing is wrong with it that can be seen from here."
 
 
