@@ -15,7 +15,8 @@ from handrail.cli import app
 from handrail.doctor import NAMES, SEVERITIES, UPPER, Finding, examine, verdict
 from handrail.doctor.case import Curve, Trace, lasting
 from handrail.doctor.examine import FOLLOWS, _ordered
-from handrail.doctor.finding import spans
+from handrail.doctor.finding import figure, spans
+from handrail.doctor.update import lowered
 from handrail.recipes.experience import correlation, variety
 from handrail.track import RunView
 
@@ -111,6 +112,7 @@ def loss(*values: float) -> list[dict]:
 
 FALLING = [3 * math.exp(-i / 12) + 1 for i in range(40)]
 PAIRS = {"low": 0.0, "high": 0.0, "n": 200}
+FEW = {"value": 0.561, "low": 0.38, "high": 0.72, "n": 66}
 SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the run that shows it
     ("not_finite", case(lines=changed(policy_loss=lambda s: math.nan if s > 10 else 0.1))),
     ("double_start", case(preflight={"double_start": 1.0})),
@@ -159,6 +161,7 @@ SIGNS: list[tuple[str, RunView]] = [  # the finding that stands first, and the r
             },
         ),
     ),
+    ("few_held_out_pairs", case("reward", loss(*FALLING), summary={"accuracy": FEW})),
     (
         "reward_overfit",
         case(
@@ -299,6 +302,90 @@ def test_the_verdict_takes_the_weights_from_before_the_fall():
     said = verdict(view, examine(view))
     assert said.step is not None and 7 <= said.step <= 11 and "steps=" in said.sentences[2] and said.next[0].startswith("kl.beta=")
     assert "sick" in said.sentences[1] and "overoptimised" in said.sentences[1]
+
+
+def test_a_policy_that_ended_no_better_than_it_began_is_not_said_to_be_well():
+    gold = [-1.15, -1.48, -1.47, -1.66, -1.64, -1.58]
+    lines = [line | {"gold": y, "reward": 0.1 * i, "reward_by_gold": 0.0} for i, (y, line) in enumerate(zip(gold, healthy(6), strict=True))]
+    fell = case(lines=lines, summary={})
+    assert not [f for f in examine(fell) if f.severity in UPPER]
+    said = verdict(fell, [])
+    assert said.sentences[1] == "It did not improve: gold began at -1.31 and is -1.63."
+    assert "comparisons" in said.next[0]
+    assert said.sentences[2] == "No step was better than the model that it started from: keep that model (sft)." and said.step == 0
+    waits = verdict(case(lines=healthy(6)[:1] + lines[1:], summary={}, config=CONFIG | {"critic_warmup": 2}), [])
+    assert waits.sentences[2] == said.sentences[2]
+    assert "has not improved so far" in verdict(replace(fell, summary=None), []).sentences[1]
+    sinks = [{k: v for k, v in line.items() if k != "gold"} | {"reward": -0.1 * i} for i, line in enumerate(healthy(6))]
+    assert "did not improve: the reward" in verdict(case(lines=sinks, summary={}), []).sentences[1]
+
+
+def test_the_weights_that_a_step_measured_are_those_to_take(tmp_path):
+    """A step samples before its update: checkpoint k is what step k saw.  An evaluation comes after it."""
+    peak = changed(gold=lambda s: 1 - 0.1 * abs(s - 10), reward_by_gold=0.5)
+    at = replace(case(lines=peak), folder=tmp_path)
+    assert "best at step 10, whose weights are gone: run it again with steps=10, " in verdict(at, []).sentences[2]
+    for step in (10, 11, 20):
+        (tmp_path / f"checkpoints/step-{step:08d}").mkdir(parents=True)
+    assert verdict(at, []).take == "checkpoints/step-00000010"
+    lines = [line | ({"eval_loss": abs(i - 10) + 1.0} if i in (5, 10, 20, 30) else {}) for i, line in enumerate(loss(*FALLING))]
+    told = verdict(replace(at, stage="sft", metrics=lines), [])
+    assert (told.step, told.take) == (10, "checkpoints/step-00000011")
+    sft = case("sft", lines, config={"epochs": 3})
+    assert "steps=" not in verdict(sft, []).sentences[2] and "patience=1" in verdict(sft, []).sentences[2]
+
+
+def test_the_rate_that_is_proposed_comes_from_how_far_a_step_went():
+    def proposed(rate: float, **columns: float) -> str:
+        return next(f.change for f in examine(case(lines=changed(**columns), config=CONFIG | {"lr": rate})) if f.name == "steps_too_large")
+
+    assert proposed(0.02, approx_kl=1.8) == "lr=0.001"  # 180 times too far: 13 times too fast
+    assert proposed(0.02, approx_kl=0.16) == "lr=0.005"
+    assert proposed(0.002, approx_kl=0.06) == "lr=0.0006", "a third at most"
+    assert proposed(0.002, clip_fraction=0.4) == "lr=0.0004", "which does not say how far"
+    assert lowered(3e-4, 1.0) == pytest.approx(1e-4) and lowered(2e-4, 0.3) == pytest.approx(6e-5)
+    assert all(0 < lowered(r, s) <= r / 3 * 1.0001 for r in (1e-6, 9e-5, 0.02, 0.3, 1.0) for s in (1e-4, 0.01, 0.2, 0.9))
+
+
+def test_a_change_to_a_stage_of_a_round_is_one_that_the_round_takes(tmp_path):
+    sick = case(lines=changed(approx_kl=1.8))
+    told = {place: examine(replace(sick, folder=tmp_path / place))[0].change for place in ("round-1/ppo", "round-12/other", "ppo")}
+    assert told == {"round-1/ppo": "ppo.lr=1e-05", "round-12/other": "lr=1e-05", "ppo": "lr=1e-05"}
+    peak = replace(case(lines=changed(gold=lambda s: 1 - 0.1 * abs(s - 10), reward_by_gold=0.5)), folder=tmp_path / "round-1/ppo")
+    assert "ppo.steps=10" in verdict(peak, []).sentences[2] and verdict(peak, examine(peak)).next[0].startswith("ppo.kl.beta=")
+    from handrail.config import override
+    from handrail.pipeline.settings import of_round
+
+    base = {"task": {"name": "movie-night"}, "labels": "simulated", "ppo": {"lr": 0.02}}
+    assert override(base, [told["round-1/ppo"]])["ppo"]["lr"] == 1e-05
+    assert of_round(override(base, [told["round-1/ppo"]]), "ppo", tmp_path, []).lr == 1e-05
+
+
+def test_figures_are_written_as_one_says_them():
+    assert [figure(x, 2) for x in (244.1, 0.0421, 3.256, -1234.0, 0.0)] == ["240", "0.042", "3.3", "-1200", "0"]
+    assert figure(12345.0) == "12300" and figure(999.9) == "1000" and figure(1e-7) == "1e-07"
+    far = examine(case(lines=changed(kl=grow(0, 7000), approx_kl=150.0)))
+    assert not [f for f in far if "e+" in f.evidence] and "150 nats a token" in far[0].evidence
+    assert "7000 nats a response" in verdict(case(lines=changed(kl=7000.0)), far).sentences[0]
+    once = case("sft", [line | ({"eval_loss": 3.26} if i == 39 else {}) for i, line in enumerate(loss(*FALLING))])
+    assert "the loss on held-out prompts was 3.26 and the loss went from" in verdict(once, []).sentences[0]
+
+
+def test_a_reward_model_is_judged_by_its_held_out_pairs():
+    lines = [line | {"accuracy": 0.5 + i / 200} for i, line in enumerate(loss(*FALLING))]
+    rule = {"value": 0.5, "low": 0.35, "high": 0.65, "n": 66, "rule": "longer"}
+    few = case("reward", lines, summary={"accuracy": FEW, "length_baseline": rule, "test_rankings": 12})
+    found = examine(few)
+    assert [(f.name, f.severity) for f in found] == [("few_held_out_pairs", "notice")]
+    assert "66 held-out pairs of 12 rankings" in found[0].evidence and "a coin's 50% and the 50% of length alone" in found[0].evidence
+    happened, wrong, take = verdict(few, found).sentences
+    assert "on 66 held-out pairs the accuracy is 56% (38% to 72%), by length alone 50%, and " in happened
+    assert "the accuracy on the batches of the training went from 0.505" in happened
+    assert "not shown to know more than a coin" in wrong and "Nothing is wrong" not in wrong and "more pairs" in take
+    many = case("reward", lines, summary={"accuracy": {"value": 0.72, "low": 0.66, "high": 0.77, "n": 402}, "length_baseline": rule})
+    assert examine(many) == [] and "72% (66% to 77%)" in verdict(many, []).sentences[0]
+    above = {"accuracy": {"value": 0.62, "low": 0.54, "high": 0.7, "n": 66}, "length_baseline": rule | {"value": 0.58}}
+    assert "58% of length alone" in examine(case("reward", lines, summary=above))[0].evidence
 
 
 def test_a_run_without_a_step_is_no_fault():

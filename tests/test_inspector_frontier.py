@@ -95,6 +95,17 @@ def test_gold_that_only_falls_is_not_said_to_rise(tmp_path, alpha, beta):
     assert falling.best is not None and falling.best[1] <= 2  # a step is averaged with its neighbours
 
 
+def test_where_no_step_was_better_than_the_start_there_is_no_checkpoint_to_take(tmp_path):
+    (tmp_path / "config.yaml").write_text("policy: {path: runs/look/round-1/sft}\n")
+    lines = [{"step": i, "kl": 0.1 * i, "reward": 0.1 * i, "gold": -0.2 * i} for i in range(20)]
+    read = frontier.read_frontier(tmp_path, tmp_path, lines)
+    assert read.best is not None and read.best[1] == 0
+    said = "No step was better than the model that it started from: keep that model (runs/look/round-1/sft)."
+    assert frontier.told(read)[-1] == said and "checkpoint to take" not in " ".join(frontier.told(read))
+    run = RunView(tmp_path, "ppo", {"steps": 20, "policy": {"path": "runs/look/round-1/sft"}}, {}, {}, lines, [], [], None)
+    assert verdict_of(run, []).sentences[2] == said
+
+
 def test_a_reward_that_falls_with_gold_is_not_said_to_go_on_rising(tmp_path):
     rows = [row | {"reward": 0.5 - 0.2 * math.sqrt(row["kl"])} for row in steps(1.0, 0.8)]
     said = " ".join(frontier.told(frontier.read_frontier(tmp_path, tmp_path, rows)))

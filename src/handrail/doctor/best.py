@@ -1,6 +1,7 @@
 """Which step of a run is the best, when every step is measured on a few responses only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,3 +31,20 @@ def best(values: Sequence[float] | NDArray[np.float64], around: int | None = Non
     if means[last] >= means[at] - unsure:
         at = last
     return at, float(means[at])
+
+
+def at_start(step: int, config: Mapping[str, Any]) -> bool:
+    """Whether what a policy's run has sampled at `step` is the starting model's own: a step samples first and learns then."""
+    return step <= int(config.get("critic_warmup") or 0)
+
+
+def keep_start(config: Mapping[str, Any]) -> str:
+    """What to say where no step of a policy's run was better than its start."""
+    return f"No step was better than the model that it started from: keep that model{start(config)}."
+
+
+def start(config: Mapping[str, Any]) -> str:
+    """The path of the model that a run starts from, in brackets and with a space before; "" of a model that is made anew."""
+    role = config.get("policy") or config.get("model")
+    path = role.get("path") if isinstance(role, Mapping) else ""
+    return f" ({path})" if path else ""

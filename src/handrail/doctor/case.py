@@ -14,6 +14,7 @@ from handrail.track import RunView
 Numbers = NDArray[np.float64]
 
 OTHERS_TURN = re.compile(r"(^|\n)(Human|User|### Instruction):|<\|(im_start|user|start_header_id)\|>|\[INST\]")
+PART = re.compile(r"round-\d+")  # of a round's folder, with a folder for each stage
 READERS = ("sft", "reward")
 TEXTS = ("prompt_id", "response", "ended", "score", "gold")  # columns of a trace that checks read
 BEGINNING = 3  # values at most that a curve's start is the mean of
@@ -105,6 +106,12 @@ class Case:
                 return default
             found = found[part]
         return found
+
+    def assignment(self, change: str) -> str:
+        """A setting, `lr=0.001`, as the command takes it that made the run: of a round's stage with the stage's name before it."""
+        folder = self.view.folder.resolve()
+        in_round = folder.name == self.stage and PART.fullmatch(folder.parent.name)  # it has no file of its own while it goes on
+        return f"{self.stage}.{change}" if change and in_round else change
 
     @property
     def done(self) -> int:

@@ -49,6 +49,7 @@ CHECKS: tuple[Check, ...] = (  # those nearer to the root of things first; a fin
     supervised.reward_at_chance,
     supervised.reward_overfit,
     supervised.reward_is_length,
+    supervised.few_held_out_pairs,
     supervised.miscalibrated,
     supervised.chosen_falls,
     reward.reward_likes_nonsense,
@@ -102,14 +103,15 @@ def examine(view: RunView, kept: dict[int, Trace] | None = None) -> list[Finding
     """
     case = Case(view, kept)
     steps = [int(line["step"]) for line in view.metrics]
-    found = [_finding(check.__name__, case.stage, held, steps) for check in CHECKS if (held := check(case)) is not None]
+    found = [_finding(check.__name__, case, held, steps) for check in CHECKS if (held := check(case)) is not None]
     return sorted(_ordered(found), key=lambda f: SEVERITIES.index(f.severity))
 
 
-def _finding(name: str, stage: str, held: Held, steps: list[int]) -> Finding:
+def _finding(name: str, case: Case, held: Held, steps: list[int]) -> Finding:
     first = int(held.steps[0]) if held.steps else 0
     where = spans(held.steps, steps) or ((0, 0),)
-    return Finding(name, held.severity, stage, first, where, held.evidence, held.cause, held.remedy, held.change)
+    change = case.assignment(held.change)
+    return Finding(name, held.severity, case.stage, first, where, held.evidence, held.cause, held.remedy, change)
 
 
 def _ordered(found: list[Finding]) -> list[Finding]:

@@ -38,7 +38,7 @@ class Finding:
     evidence: str
     cause: str
     remedy: str
-    change: str = ""
+    change: str = ""  # the remedy as a setting; of a stage of a round with the stage's name before it, as `handrail run` takes it
     because: str = ""  # the finding that this one follows from
 
     @property
@@ -61,6 +61,12 @@ class Finding:
     def json(self) -> dict[str, Any]:
         """As a JSON object."""
         return asdict(self) | {"spans": [list(span) for span in self.spans], "page": self.page}
+
+
+def figure(x: float, digits: int = 3) -> str:
+    """A number to so many significant figures and with no exponent where it is large: 0.0421, 3.26, 240, 12000."""
+    rounded = f"{x:.{digits}g}"
+    return f"{float(rounded):.0f}" if abs(x) >= 1 and "e" in rounded else rounded
 
 
 def spans(steps: Sequence[int], known: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from handrail.doctor.best import best
 from handrail.doctor.case import Case, Trace, lasting
-from handrail.doctor.finding import Held
+from handrail.doctor.finding import Held, figure
 
 MEAN, STD_LOW, STD_HIGH = 1.0, 0.4, 2.5  # of a normalised reward model on a batch; of 32 responses the mean scatters by 0.2
 LARGE = 20.0  # the spread of a reward function; a critic's head that starts near 0 needs as many units as its scale
@@ -52,7 +52,7 @@ def reward_scale(case: Case) -> Held | None:
     return Held(
         "warning",
         [0],
-        f"the reward's spread is {std:.3g} at the first step",
+        f"the reward's spread is {figure(std)} at the first step",
         "the reward function has large units: the divergence costs nothing beside it, and the critic has to reach such values first",
         "weight the function so that the spread is about 1",
         f"reward.function_weight={1 / std:.1g}",
@@ -72,7 +72,7 @@ def reward_constant(case: Case) -> Held | None:
     return Held(
         "sick" if from_start else "warning",
         spread.where(equal),
-        f"every response of a step earns the same, {reward.values[int(np.argmax(equal))]:.3g}, at {int(equal.sum()) + 1} steps",
+        f"every response of a step earns the same, {figure(reward.values[int(np.argmax(equal))])}, at {int(equal.sum()) + 1} steps",
         "the reward does not depend on the response"
         if from_start
         else "the policy always earns the same by now: it has reached what the reward can tell, or says one thing only",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from handrail.doctor.case import Case, lasting
-from handrail.doctor.finding import Held
+from handrail.doctor.finding import Held, figure
 
 ENGINE_EXACT, ENGINE_ROUNDED = 0.01, 0.05
 """Nats a token between engine and trainer.  In float32 they differ by 1e-6, with TF32 by 1e-3, in bfloat16 by up to 0.03;
@@ -51,8 +51,8 @@ def engine_stale(case: Case) -> Held | None:
     return Held(
         "sick" if curve.values.max() > 3 * allowed else "warning",
         curve.where(held),
-        f"the engine's log-probabilities were {curve.values[0]:.2g} nats a token from the trainer's at step {curve.steps[0]} "
-        f"and are {curve.values[-1]:.2g} now, where {allowed:g} is rounding",
+        f"the engine's log-probabilities were {figure(curve.values[0], 2)} nats a token from the trainer's at step {curve.steps[0]} "
+        f"and are {figure(curve.values[-1], 2)} now, where {allowed:g} is rounding",
         "the engine samples with weights that are not the policy's any more: it is not told of updates",
         "synchronise the engine after each update; an engine that works ahead needs an objective with a ratio",
     )
@@ -70,7 +70,7 @@ def engine_disagrees(case: Case) -> Held | None:
     return Held(
         "sick" if first > 3 * allowed else "warning",
         steps,
-        f"at the first step the engine's log-probabilities differ from the trainer's by {first:.2g} nats a token, "
+        f"at the first step the engine's log-probabilities differ from the trainer's by {figure(first, 2)} nats a token, "
         f"where {allowed:g} is rounding{'' if case.exact else ' in bfloat16'}; sampling.temperature is {temperature:g}",
         "engine and trainer compute another law: another temperature, a cut (top_p, top_k), other positions, padding on the "
         "other side, another template or another precision",
@@ -110,7 +110,7 @@ def reference_moves(case: Case) -> Held | None:
     jumps = np.concatenate([[False], (kl.values[:-1] > FAR) & (np.abs(kl.values[1:]) < NEAR * np.minimum(1, kl.values[:-1] / FAR))])
     if not still.any() and jumps.sum() < 2:
         return None
-    walked = f", and updates of {float(np.sum(learnt.values)):.2g} nats a token in all" if learnt is not None else ""
+    walked = f", and updates of {figure(float(np.sum(learnt.values)), 2)} nats a token in all" if learnt is not None else ""
     return Held(
         "sick",
         kl.where(still if still.any() else jumps),
@@ -133,7 +133,7 @@ def ratio_off(case: Case) -> Held | None:
     return Held(
         "sick" if curve.trailing.max() > 10 * allowed else "warning",
         curve.where(held),
-        f"before the first update of a step the policy already differs from the one that was judged, by {curve.trailing.max():.2g} "
+        f"before the first update of a step the policy already differs from the one that was judged, by {figure(curve.trailing.max(), 2)} "
         "nats a token; it should be 0",
         "the update computes log-probabilities in another way than the judge: dropout is on, or another temperature, mask or adapter",
         "switch dropout off for every role, and score with the forward that is trained",

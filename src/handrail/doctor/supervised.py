@@ -83,10 +83,10 @@ def overfit(case: Case) -> Held | None:
 
 def labels_swapped(case: Case) -> Held | None:
     """What people preferred scores below what they did not."""
-    found = _tested(case)
+    found = tested(case)
     curve = case.curve("eval_accuracy", 2)
     if found is not None and found["n"] >= FEW_PAIRS and found["high"] < SWAPPED:
-        said, steps = f"on held-out pairs the accuracy is {found['value']:.0%} ({found['low']:.0%} to {found['high']:.0%})", [case.done - 1]
+        said, steps = f"on held-out pairs the accuracy is {share(found)}", [case.done - 1]
     elif curve is not None and found is None and curve.last < SWAPPED - 0.1:
         said, steps = f"on held-out pairs the accuracy is {curve.last:.0%}", curve.where(curve.values < SWAPPED)
     else:
@@ -103,15 +103,14 @@ def labels_swapped(case: Case) -> Held | None:
 
 def reward_at_chance(case: Case) -> Held | None:
     """A reward model that knows no more than a coin."""
-    found = _tested(case)
+    found = tested(case)
     if found is None or found["n"] < FEW_PAIRS or found["high"] < SWAPPED or found["value"] > CHANCE or found["low"] > 0.5:
         return None
     trained = _trained(case)
     return Held(
         "sick" if case.stage == "reward" else "warning",
         [case.done - 1],
-        f"on {found['n']} held-out pairs the accuracy is {found['value']:.0%} ({found['low']:.0%} to {found['high']:.0%}), that of a coin; "
-        f"on the pairs learned from it is {trained:.0%}",
+        f"on {found['n']} held-out pairs the accuracy is {share(found)}, that of a coin; on the pairs learned from it is {trained:.0%}",
         "the labels are noise, or there are too few of them, or they are of other responses than they name",
         "have some pairs labelled twice and look at how often two people agree; look at a few labels by hand",
     )
@@ -119,22 +118,42 @@ def reward_at_chance(case: Case) -> Held | None:
 
 def reward_is_length(case: Case) -> Held | None:
     """A reward model that knows no more than a rule on length."""
-    found, rule = _tested(case), _of(case, "length_baseline")
+    found, rule = tested(case), by_length(case)
     if found is None or rule is None or found["n"] < FEW_PAIRS or rule["value"] < 0.6 or found["low"] > rule["value"]:
         return None
     return Held(
         "warning",
         [case.done - 1],
-        f"on held-out pairs the accuracy is {found['value']:.0%} ({found['low']:.0%} to {found['high']:.0%}); going by length alone, "
+        f"on held-out pairs the accuracy is {share(found)}; going by length alone, "
         f"the {rule.get('rule', 'longer')} one, reaches {rule['value']:.0%}",
         "the labels go by length, or length is all that was learned of them: a policy will grow to please it",
         "have pairs of equal length compared, and give length a price of its own in the policy's reward",
     )
 
 
+def few_held_out_pairs(case: Case) -> Held | None:
+    """Too few held-out pairs to tell a reward model from a coin, or from a rule on length."""
+    found, rule = tested(case), by_length(case)
+    if case.stage != "reward" or found is None:
+        return None
+    within = ["a coin's 50%"] if found["low"] <= 0.5 else []
+    within += [f"the {rule['value']:.0%} of length alone"] if rule is not None and found["low"] <= rule["value"] else []
+    if not within or any(check(case) is not None for check in (labels_swapped, reward_at_chance, reward_is_length)):
+        return None
+    rankings = (case.view.summary or {}).get("test_rankings")
+    return Held(
+        "notice",
+        [case.done - 1],
+        f"on {found['n']} held-out pairs{f' of {rankings} rankings' if rankings else ''} the accuracy is {share(found)}, "
+        f"no more than {' and '.join(within)} as far as so many can tell",
+        "too few held-out pairs to tell, or it has learned nothing",
+        "have more pairs compared, and hold more of them out (held_out), before a policy learns from it",
+    )
+
+
 def reward_overfit(case: Case) -> Held | None:
     """Pairs are learned by heart."""
-    found, curve = _tested(case), case.curve("accuracy", 4)
+    found, curve = tested(case), case.curve("accuracy", 4)
     if found is None or curve is None or found["n"] < FEW_PAIRS or curve.last < MEMORY or found["value"] > curve.last - GAP:
         return None
     return Held(
@@ -149,7 +168,7 @@ def reward_overfit(case: Case) -> Held | None:
 
 def miscalibrated(case: Case) -> Held | None:
     """A reward model that is more certain than it is right."""
-    found, error = _tested(case), (case.view.summary or {}).get("calibration_error")
+    found, error = tested(case), (case.view.summary or {}).get("calibration_error")
     if found is None or not isinstance(error, float) or error < MISCALIBRATED or found["n"] < MANY_PAIRS:
         return None
     return Held(
@@ -181,13 +200,24 @@ def chosen_falls(case: Case) -> Held | None:
     )
 
 
+def tested(case: Case) -> dict[str, Any] | None:
+    """The accuracy on held-out pairs of what learns from people's preferences, with its interval: value, low, high, n."""
+    return _of(case, "accuracy") if case.stage in ("reward", "dpo") else None
+
+
+def by_length(case: Case) -> dict[str, Any] | None:
+    """The accuracy on the same pairs of the better of two rules: the longer one, the shorter one."""
+    return _of(case, "length_baseline")
+
+
+def share(found: dict[str, Any]) -> str:
+    """56% (38% to 72%)."""
+    return f"{found['value']:.0%} ({found['low']:.0%} to {found['high']:.0%})"
+
+
 def _of(case: Case, name: str) -> dict[str, Any] | None:
     found = (case.view.summary or {}).get(name)
     return found if isinstance(found, dict) and isinstance(found.get("value"), float) else None
-
-
-def _tested(case: Case) -> dict[str, Any] | None:
-    return _of(case, "accuracy") if case.stage in ("reward", "dpo") else None
 
 
 def _trained(case: Case) -> float:

@@ -1,11 +1,14 @@
 """Checks on how the policy and the critic move, and on what the machine does meanwhile."""
 
+import math
+
 import numpy as np
 
 from handrail.doctor.case import Case, Curve, lasting
-from handrail.doctor.finding import Held
+from handrail.doctor.finding import Held, figure
 
-STEP, STEP_SICK = 0.05, 0.2  # nats a token that a step's updates move the policy; PPO is at home below 0.01
+USUAL, STEP, STEP_SICK = 0.01, 0.05, 0.2  # nats a token that a step's updates move the policy; PPO is at home below the first
+UNKNOWN, LEAST = 1 / 5, 1 / 3  # of the learning rate: where nothing says by how much it is too high; what a proposal is at most
 CLIPPED, CLIPPED_SICK = 0.35, 0.5  # share of tokens without a gradient
 JUMP = 0.25  # nats a token by which the divergence changes from a step to the next
 FAR, FAR_SICK = 1.0, 2.0  # nats a token from the reference: e to 7 times as likely as there, at every token
@@ -26,27 +29,46 @@ def steps_too_large(case: Case) -> Held | None:
     """A step moves the policy further than a batch can justify."""
     signs: list[tuple[Curve, float, float, str]] = []
     if (moved := case.curve("approx_kl", 2)) is not None:
-        signs.append((moved, STEP, STEP_SICK, "the updates of a step move the policy by {:.2g} nats a token; below 0.01 is usual"))
+        signs.append(
+            (
+                moved,
+                STEP,
+                STEP_SICK,
+                f"the updates of a step move the policy by {figure(moved.trailing.max(), 2)} nats a token; below {USUAL} is usual",
+            )
+        )
     if (clipped := case.curve("clip_fraction", 2)) is not None:
-        signs.append((clipped, CLIPPED, CLIPPED_SICK, "{:.0%} of the tokens are beyond the clip and learn nothing"))
+        signs.append((clipped, CLIPPED, CLIPPED_SICK, f"{clipped.trailing.max():.0%} of the tokens are beyond the clip and learn nothing"))
     if (found := case.together("kl", "length", least=3)) is not None:
         kl, length = found
         jump = np.abs(np.diff(kl.values, prepend=kl.values[0])) / np.maximum(length.values, SHORTEST)
-        signs.append((Curve(kl.steps, jump, kl.window), JUMP, 2 * JUMP, "the divergence changes by {:.2g} nats a token from step to step"))
+        jumps = Curve(kl.steps, jump, kl.window)
+        changes = f"the divergence changes by {figure(jumps.trailing.max(), 2)} nats a token from step to step"
+        signs.append((jumps, JUMP, 2 * JUMP, changes))
     held = [(curve, curve.trailing > bound, curve.trailing.max() > sick, said) for curve, bound, sick, said in signs]
     held = [sign for sign in held if lasting(sign[1], 2).any()]
     if not held:
         return None
     steps = sorted({step for curve, where, _, _ in held for step in curve.where(where)})
-    epochs = int(case.setting("epochs", 1)) * int(case.setting("minibatches", 1))
+    epochs, rate = int(case.setting("epochs", 1)) * int(case.setting("minibatches", 1)), case.setting("lr")
+    # The divergence grows with the square of the step.
+    share = next((math.sqrt(USUAL / curve.trailing.max()) for curve, *_ in held if curve is moved), UNKNOWN)
     return Held(
         "sick" if any(sick for _, _, sick, _ in held) else "warning",
         steps,
-        "; ".join(said.format(float(curve.trailing.max())) for curve, _, _, said in held),
+        "; ".join(said for *_, said in held),
         f"the learning rate is too high for {epochs} update{'s' * (epochs > 1)} from each batch: what is learned overshoots",
         "lower the learning rate, or make fewer passes over a batch, or end them early with target_kl",
-        f"lr={case.setting('lr') / 5:.1g}" if case.setting("lr") else "",
+        f"lr={lowered(rate, share):.1g}" if rate else "",
     )
+
+
+def lowered(rate: float, share: float) -> float:
+    """A share of a learning rate, a third of it at most, to one significant figure."""
+    exact, most = rate * min(share, LEAST), rate * LEAST * (1 + 1e-9)
+    unit = 10.0 ** math.floor(math.log10(exact) + 1e-9)
+    near = round(exact / unit) * unit
+    return near if near <= most else near - unit
 
 
 def kl_runaway(case: Case) -> Held | None:
@@ -60,12 +82,12 @@ def kl_runaway(case: Case) -> Held | None:
     if not held.any():
         return None
     beta, spread = case.curve("beta"), case.curve("reward_std")
-    price = f"beta is {beta.last:.3g}" if beta is not None else "nothing prices it"
+    price = f"beta is {figure(beta.last)}" if beta is not None else "nothing prices it"
     change = f"kl.beta={max(0.05 * (spread.start if spread is not None else 1.0), 2 * (beta.last if beta is not None else 0)):.1g}"
     return Held(
         "sick" if rate.trailing.max() > FAR_SICK else "warning",
         kl.where(held),
-        f"the divergence is {kl.last:.1f} nats a response of {length.last:.0f} tokens, {rate.last:.2g} a token; {price}",
+        f"the divergence is {kl.last:.1f} nats a response of {length.last:.0f} tokens, {figure(rate.last, 2)} a token; {price}",
         "the divergence costs too little beside what the reward pays: the policy goes where no reward model was trained",
         "raise beta, or let it adapt to a target",
         change,
@@ -84,7 +106,7 @@ def held_too_tight(case: Case) -> Held | None:
     return Held(
         "sick" if ratio < TIGHT_SICK else "warning",
         beta.where(beta.values > 0),
-        f"beta is {beta.start:.3g} and the reward's spread {spread.start:.2g}: the best policy at that price is about "
+        f"beta is {figure(beta.start)} and the reward's spread {figure(spread.start, 2)}: the best policy at that price is about "
         f"{ratio**2 / 2:.1g} nats from the reference and gains {ratio:.1g} spreads",
         "beta is too large for this reward: pi* is the reference times exp(reward / beta), which is nearly the reference",
         "lower beta until a spread of reward is worth some nats",

@@ -6,14 +6,16 @@ follows R(d) = d (alpha - beta log d).  What the reward promises keeps rising wh
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from handrail.doctor.best import best
+from handrail.config import read_yaml
+from handrail.doctor.best import at_start, best, keep_start
+from handrail.errors import HandrailError
 from handrail.inspector.folders import finite
 from handrail.inspector.svg import Frame, Point, dot, drawing, label, line, tag, text, ticks
 
@@ -56,6 +58,7 @@ class Frontier:
     fits: dict[str, Fit]
     best: tuple[str, int, float] | None  # by which score, which step, how much, averaged with its neighbours
     yardstick: list[dict[str, Any]]  # best-of-n: n, kl, reward, gold
+    config: dict[str, Any] = field(default_factory=dict)  # of the run
 
 
 def read_frontier(folder: Path, root: Path, metrics: list[dict[str, Any]]) -> Frontier:
@@ -65,7 +68,15 @@ def read_frontier(folder: Path, root: Path, metrics: list[dict[str, Any]]) -> Fr
     judge = "gold" if "gold" in points else "reward"
     judged = points.get(judge)
     at, value = best([y for _, _, y in judged]) if judged else (0, 0.0)
-    return Frontier(points, fits, (judge, judged[at][0], value) if judged else None, yardstick(folder, root))
+    return Frontier(points, fits, (judge, judged[at][0], value) if judged else None, yardstick(folder, root), settings(folder))
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """What the run was told to do; nothing where its file is gone or damaged."""
+    try:
+        return read_yaml(folder / "config.yaml")
+    except HandrailError:
+        return {}
 
 
 def distances(metrics: list[dict[str, Any]], name: str) -> list[tuple[int, float, float]]:
@@ -116,7 +127,8 @@ def told(found: Frontier) -> list[str]:
         said.append("The run has no gold score (a monitor that training does not see): where the two part cannot be told from the reward.")
     if found.best:
         judge, step, value = found.best
-        said.append(f"The checkpoint to take is that of step {step}: {judge} {value:+.3f} in the mean of it and its neighbours.")
+        taken = f"The checkpoint to take is that of step {step}: {judge} {value:+.3f} in the mean of it and its neighbours."
+        said.append(keep_start(found.config) if at_start(step, found.config) else taken)
     return said
 
 
