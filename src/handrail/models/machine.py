@@ -1,6 +1,7 @@
 """The machine: which device, and the fastest exact matrix product."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,23 @@ def device() -> torch.device:
 def count_parameters(model: nn.Module, trainable: bool = False) -> int:
     """How many numbers the model holds; tied weights count once.  With `trainable`, those that are trained."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
+
+
+def host_memory() -> tuple[int, int]:
+    """Bytes that this machine has, or the container that this process is in; and that are free, as far as the system tells."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = total
+    try:
+        known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(known["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        total, free = min(total, limit), min(free, limit - used)
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return total, free
 
 
 SHAPES = ((512, 192, 2048), (96, 512, 512), (1, 256, 1024), (512, 1365, 512))  # rows, inner, columns

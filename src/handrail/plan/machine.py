@@ -15,6 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from handrail.errors import ConfigError
 from handrail.models import best_matmul
+from handrail.models.forward import CPU_TOKENS, DEVICE_TOKENS
+from handrail.models.machine import host_memory
 
 MIB = 2**20
 
@@ -69,7 +71,7 @@ GPUS = {
     "rtx3090": Sheet("NVIDIA GeForce RTX 3090", 24_576, 71, 35.6, 936),
 }
 REACHED = {"products": 0.4, "bandwidth": 0.7}  # of a sheet's figures, by programs that call one operation after another
-GPU_CALL, GPU_TOKENS = 1e-5, 16384
+GPU_CALL = 1e-5  # seconds
 GPU_FIXED, GPU_KEPT = 600 * 2**20, 1.1  # CUDA's context and libraries; what its caching allocator rounds up
 
 # The kernels that oneDNN keeps for the shapes that it has met and small holes in the heap; and what lies fallow there where
@@ -94,7 +96,7 @@ def gpu(name: str) -> Machine:
         products={torch.bfloat16: sheet.bfloat16 * of, torch.float32: sheet.float32 * of},
         bandwidth=sheet.bandwidth * 1e9 * REACHED["bandwidth"],
         call=GPU_CALL,
-        tokens=GPU_TOKENS,
+        tokens=DEVICE_TOKENS,
         measured=False,
     )
 
@@ -102,7 +104,7 @@ def gpu(name: str) -> Machine:
 def here() -> Machine:
     """This machine's processors, measured for about two seconds; its own memory, and what is free of it."""
     best_matmul()
-    memory, free = installed()
+    memory, free = host_memory()
     return Machine(
         name=f"this machine, {torch.get_num_threads()} threads",
         memory=memory,
@@ -113,7 +115,7 @@ def here() -> Machine:
         products={torch.float32: products(torch.float32), torch.bfloat16: products(torch.bfloat16)},
         bandwidth=bandwidth(),
         call=call(),
-        tokens=1280,
+        tokens=CPU_TOKENS,
         measured=True,
     )
 
@@ -121,24 +123,6 @@ def here() -> Machine:
 def started(machine: Machine) -> Machine:
     """The machine once more, when a run's libraries are loaded and its data read: this process then is as large as a run's."""
     return replace(machine, fixed=resident() + CPU_FIXED) if machine.measured else machine
-
-
-def installed() -> tuple[int, int]:
-    """Bytes that the machine has, or this process may use of it; and that are free."""
-    pages = os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * pages
-    free = os.sysconf("SC_AVPHYS_PAGES") * pages
-    try:
-        known = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(known["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:  # a container's share
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        total, free = min(total, limit), min(free, limit - used)
-    except (OSError, ValueError):
-        pass
-    return total, free
 
 
 def resident() -> int:

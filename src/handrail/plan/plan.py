@@ -167,9 +167,11 @@ def rehearse(name: str, settings: Settings, texts: Texts, machine: Machine, shap
         )
 
     first, some = whole(FEW)
+    if 0 not in first.layers and max(first.layers) <= FEW:  # nothing was left out
+        return some
     (layers,) = first.layers if len(first.layers) == 1 else (0,)
     if layers <= 2 * FEW:
-        return some if layers and layers <= FEW else whole(0)[1]
+        return whole(0)[1]
     more, share = whole(2 * FEW)[1], (layers - FEW) / FEW
 
     def along(a: float, b: float) -> float:

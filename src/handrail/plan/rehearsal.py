@@ -22,10 +22,8 @@ from handrail.plan.machine import Machine
 from handrail.plan.meter import Meter
 from handrail.rollout import Sampling, encoder_decoder
 from handrail.rollout.cache import SlotCache
-from handrail.rollout.native import PREFILL_TOKENS, Decoder
+from handrail.rollout.native import PREFILL_TOKENS, SLOTS, Decoder
 from handrail.rollout.sampling import draw
-
-SLOTS = 128  # rows in flight of the engine that is built in
 
 Role = LanguageModel | ScalarModel
 Slices = Callable[[float], list[Tensor]]
@@ -81,8 +79,9 @@ class Rehearsal:
     def causal(self, settings: ModelSettings, lora: Lora | None = None) -> PreTrainedModel:
         """A language model with an adapter where one is given, as `load_causal` makes it."""
         config = copy.deepcopy(self.shape(settings).config)
-        self.layers.add(0 if config.is_encoder_decoder else int(getattr(config, "num_hidden_layers", 0)))
-        if self.few:
+        layers = 0 if config.is_encoder_decoder else int(getattr(config, "num_hidden_layers", 0))
+        self.layers.add(layers)
+        if self.few and layers:
             config.num_hidden_layers = min(self.few, config.num_hidden_layers)
             if getattr(config, "layer_types", None):
                 config.layer_types = config.layer_types[: self.few]

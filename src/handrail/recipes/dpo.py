@@ -216,7 +216,7 @@ def train(cfg: DPO, parts: Parts, run: Run) -> None:
             drawn = source.draw(step)
             clock.append(time.perf_counter())
             metrics, read = gradient(cfg, parts, drawn.batch, drawn.kl)
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or last):
+            if cfg.run.traced(step, steps):
                 run.trace(step, trace(cfg, parts, drawn, read))
             metrics |= parts.optimizer.clip()
             seen, share = drawn.seen, cosine(step, steps, int(cfg.warmup * steps))

@@ -54,7 +54,7 @@ class Witness:
         self, kept: RunSettings, steps: int, codec: Codec, models: dict[str, LanguageModel], temperature: float, parallel: Parallel
     ):
         self.parallel = parallel
-        self.every, self.rows, self.steps = kept.trace_every, kept.trace_rows, steps
+        self.kept, self.rows, self.steps = kept, kept.trace_rows, steps
         self.codec, self.models, self.temperature = codec, models, temperature
         self.on = False
         self.seen: list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]] = []
@@ -62,7 +62,7 @@ class Witness:
 
     def begin(self, step: int, rollout: Rollout) -> None:
         """A step's update is about to begin; `on` says from here whether the step is traced."""
-        self.on = self.every > 0 and (step % self.every == 0 or step + 1 == self.steps)
+        self.on = self.kept.traced(step, self.steps)
         self.seen, self.held = [], {}
         for name, model in self.models.items() if self.on else ():
             first = rollout[: self.rows].sequences

@@ -40,6 +40,10 @@ class RunSettings(Settings):
     trackers: list[Tracker] = Field([], description="beside the run folder")
     doctor: Watch = Field("watch", description="says what is wrong while the run goes on; stop: and stops it where it is sick; off")
 
+    def traced(self, step: int, steps: int) -> bool:
+        """Whether a step leaves a trace: every so many, and the last."""
+        return self.trace_every > 0 and (step % self.trace_every == 0 or step + 1 == steps)
+
 
 @cache
 def machine() -> str:

@@ -2,11 +2,8 @@
 
 import logging
 import random
-import resource
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +14,13 @@ from handrail.batch import Sequences
 from handrail.data import Codec
 from handrail.errors import HandrailError, RunError
 from handrail.models import LanguageModel, ScalarModel
+from handrail.models.machine import host_memory
 from handrail.recipes.parts import RunSettings, derive, shuffled
 from handrail.recipes.progress import console
 from handrail.records import Prompt
 from handrail.rollout import NativeEngine, Sampling
 from handrail.track import Run
+from handrail.track.environment import peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -171,9 +170,6 @@ def memory(device: torch.device) -> tuple[float, float]:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return torch.cuda.max_memory_reserved(device), free + torch.cuda.memory_reserved(device)
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    try:
-        known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return taken, int(known["MemAvailable"].split()[0]) * 1024 + taken
-    except (OSError, KeyError, ValueError):
-        return taken, float("inf")
+    taken = 2**20 * peak_memory()["memory_mib"]
+    total, free = host_memory()
+    return taken, min(total, free + taken)

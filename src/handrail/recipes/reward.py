@@ -72,7 +72,7 @@ def train(cfg: Reward, parts: Parts, run: Run) -> None:
             batch = ranking_batch(parts.codec, [parts.train[i] for i in rows], model.context)
             model.hf.train()
             metrics, read = gradient(cfg, parts, batch, rows)
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == steps):
+            if cfg.run.traced(step, steps):
                 run.trace(step, trace(cfg, parts, batch, rows, read))
             metrics |= optimizer.clip()
             share = cosine(step, steps, int(cfg.warmup * steps))

@@ -155,7 +155,7 @@ def train(cfg: SFT, parts: Parts, run: Run) -> None:
                 part_loss = -masked_sum(logp, part.mask.to(policy.device)) / count
                 part_loss.backward()
                 loss += float(part_loss.detach())
-            if cfg.run.trace_every and (step % cfg.run.trace_every == 0 or step + 1 == steps):
+            if cfg.run.traced(step, steps):
                 run.trace(step, trace(cfg, parts, step, read))
             metrics = parallel.totals({"loss": loss}) | optimizer.clip()
             share = cosine(step, steps, int(cfg.warmup * steps))

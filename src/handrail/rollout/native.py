@@ -25,13 +25,14 @@ from handrail.rollout.settings import Sampling
 if TYPE_CHECKING:
     from handrail.models import LanguageModel
 
+SLOTS = 128  # rows in flight, unless an engine is told otherwise
 PREFILL_TOKENS = 8192  # at most so many prompt tokens, padding included, in one forward
 
 
 class NativeEngine:
     """`Engine` over the live weights of a `LanguageModel`; nothing is copied, so nothing can be stale."""
 
-    def __init__(self, codec: Any, end_ids: list[int], slots: int = 128):
+    def __init__(self, codec: Any, end_ids: list[int], slots: int = SLOTS):
         """Args: codec, a Codec or a tokenizer (decodes for stop strings); end_ids, tokens that end a response;
         slots, the most rows in flight."""
         self.tokenizer: PreTrainedTokenizerBase = getattr(codec, "tokenizer", codec)

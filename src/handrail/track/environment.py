@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -83,6 +84,16 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def peak_memory() -> dict[str, float]:
+    """MiB that this process has taken at most so far, and of the device where it uses one."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = {"memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available() and torch.cuda.is_initialized():
+        peak["device_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return peak
 
 
 def _memory_gib() -> float:

@@ -17,8 +17,6 @@ import logging
 import math
 import os
 import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 from handrail.config import Settings
 from handrail.errors import ConfigError, RunError
 from handrail.track.checkpoint import Checkpoints, Saved, load, write_tensors
-from handrail.track.environment import changes, describe, redact
+from handrail.track.environment import changes, describe, peak_memory, redact
 from handrail.track.frozen import check_frozen, freeze, read_environment
 from handrail.track.lock import Lock
 from handrail.track.metrics import Lines
@@ -172,7 +170,7 @@ class Run:
             raise ValueError(f"{', '.join(sorted(taken))}: a line of the run has this name already; give the number another")
         self._metrics.append({"step": step, **metrics})
         rounded = {name: round(value, 6) for name, value in (seconds or {}).items()}
-        self._timing.append({"step": step, "time": round(time.time(), 3), **rounded, **_peak_memory()})
+        self._timing.append({"step": step, "time": round(time.time(), 3), **rounded, **peak_memory()})
         for sink in self._sinks:
             sink.log(step, metrics)
         self._logged = step
@@ -314,15 +312,6 @@ def _check_name(folder: Path) -> None:
             "1 to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit",
             "give another folder",
         )
-
-
-def _peak_memory() -> dict[str, float]:
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = {"memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
-    torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_available() and torch.cuda.is_initialized():
-        peak["device_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return peak
 
 
 class _LogFile(logging.Handler):
