@@ -215,6 +215,17 @@ def test_a_round_of_given_comparisons_too(world: World, tmp_path: Path) -> None:
     assert [s.stage for s in plan(config, [], "", MACHINE).stages] == ["sft", "reward", "ppo", "evaluate"]
 
 
+def test_every_ranking_that_a_round_is_to_make_counts(tmp_path: Path) -> None:
+    """More prompts than lengths are counted of: 300 prompts, of which a tenth is held out, four at a time."""
+    config = tmp_path / "round.yaml"
+    task = {"name": "movie-night", "demonstrations": 60, "prompts": 300, "held_out": 10}
+    new = {"hidden": 32, "layers": 1, "heads": 2, "vocabulary": 300, "context": 128}
+    settings = {"out": str(tmp_path / "out"), "task": task, "labels": "simulated", "model": {"new": new}, "reward": {"batch_size": 4}}
+    config.write_text(json.dumps(settings))
+    assert plan(config, [], "reward", MACHINE).stages[0].steps == 270 // 4
+    assert plan(config, ["sample.limit=100"], "reward", MACHINE).stages[0].steps == 90 // 4
+
+
 def test_few_layers_tell_of_many() -> None:
     """Extrapolated from 4 and 8 layers; and all 20 gone through."""
     sizes = {"vocab_size": 500, "hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4}

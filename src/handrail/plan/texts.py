@@ -79,16 +79,20 @@ def of_round(cfg: Round, stages: dict[str, Settings], records: Records) -> tuple
         elif isinstance(stage, Evaluate):
             found[name] = Texts(prompts_of(codec, records.held_out), fresh, len(records.held_out))
         elif isinstance(stage, Reward) or (isinstance(stage, DPO) and not stage.online):
-            found[name] = of_rankings(codec, records.rankings) if records.rankings else to_be_ranked(stages["sample"], asked, written)
+            if records.rankings:
+                found[name] = of_rankings(codec, records.rankings)
+            else:
+                found[name] = to_be_ranked(stages["sample"], asked, written, len(records.prompts))
         else:
             found[name] = Texts(asked, fresh, len(records.prompts))
     return found, tokenizer
 
 
-def to_be_ranked(sample: Settings, prompts: list[int], written: list[int]) -> Texts:
-    """Rankings of responses that the round is still to sample."""
+def to_be_ranked(sample: Settings, prompts: list[int], written: list[int], count: int) -> Texts:
+    """Rankings of responses that the round is still to sample, to `count` prompts."""
     assert isinstance(sample, Sample)
-    return Texts(prompts, [min(n, sample.sampling.max_new_tokens) for n in written], sample.limit or len(prompts), sample.responses)
+    answered = min(sample.limit or count, count)
+    return Texts(prompts, [min(n, sample.sampling.max_new_tokens) for n in written], answered, sample.responses)
 
 
 def of_ratings(codec: Codec, found: Sequence[Rating]) -> Texts:
